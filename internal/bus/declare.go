@@ -1,0 +1,217 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+)
+
+// streams are the handles of what Declare found or made.
+type streams struct {
+	exec, reply, result, cancel, dead jetstream.Stream
+	executors                         jetstream.KeyValue
+	created                           time.Time // of the request stream
+}
+
+// Names of streams and buckets, behind the prefix.
+const (
+	streamExec   = "EXEC"
+	streamReply  = "REPLY"
+	streamResult = "RESULT"
+	streamCancel = "CANCEL"
+	streamDead   = "DEAD"
+
+	bucketExecutors = "EXECUTORS"
+	bucketContracts = "CONTRACTS"
+)
+
+// Declare makes the streams, buckets and consumers that are missing and checks those that are there. It changes
+// nothing that exists, so that executors of two versions do not fight; Provision does.
+func (b *Bus) Declare(ctx context.Context, engines []string) error {
+	return b.declare(ctx, engines, false)
+}
+
+// Provision makes what is missing and brings what exists to the present configuration.
+func (b *Bus) Provision(ctx context.Context, engines []string) error {
+	return b.declare(ctx, engines, true)
+}
+
+func (b *Bus) declare(ctx context.Context, engines []string, update bool) error {
+	if _, err := b.js.AccountInfo(ctx); err != nil {
+		if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) || errors.Is(err, nats.ErrNoResponders) {
+			return b.explain(fmt.Errorf("NATS at %s has no JetStream: start nats-server with -js, or enable it for this account (%w)", b.nc.ConnectedUrlRedacted(), err))
+		}
+		return b.explain(fmt.Errorf("ask NATS about JetStream: %w", err))
+	}
+	for _, one := range []struct {
+		config jetstream.StreamConfig
+		into   *jetstream.Stream
+	}{
+		{b.execStream(), &b.streams.exec},
+		{b.stream(streamReply, b.config.Streams.ReplyAge, b.config.Streams.ReplyBytes, "*.status", "*.output"), &b.streams.reply},
+		{b.stream(streamResult, b.config.Streams.ResultAge, b.config.Streams.ResultBytes, "*.result"), &b.streams.result},
+		{b.cancelStream(), &b.streams.cancel},
+		{b.stream(streamDead, b.config.Streams.DeadAge, b.config.Streams.DeadBytes), &b.streams.dead},
+	} {
+		stream, err := b.ensureStream(ctx, one.config, update)
+		if err != nil {
+			return b.explain(fmt.Errorf("stream %s: %w", one.config.Name, err))
+		}
+		*one.into = stream
+	}
+	b.streams.created = b.streams.exec.CachedInfo().Created
+	var err error
+	if b.streams.executors, err = b.ensureBucket(ctx, jetstream.KeyValueConfig{
+		Bucket: b.subjects.Name(bucketExecutors), Description: "who is there and what they serve", Storage: jetstream.MemoryStorage,
+		TTL: crowdFactor * presenceTTL, LimitMarkerTTL: presenceTTL, Replicas: b.config.Replicas,
+	}); err != nil {
+		return b.explain(fmt.Errorf("bucket %s: %w", b.subjects.Name(bucketExecutors), err))
+	}
+	for _, engine := range engines {
+		for _, priority := range contracts.Priorities {
+			if _, err := b.ensureConsumer(ctx, engine, priority, update); err != nil {
+				return b.explain(fmt.Errorf("consumer %s of stream %s: %w", b.subjects.Consumer(engine, priority), b.subjects.Name(streamExec), err))
+			}
+		}
+	}
+	return nil
+}
+
+// execStream is the queue of requests. A full queue refuses new ones, so that their publishers know.
+func (b *Bus) execStream() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: b.subjects.Name(streamExec), Description: "requests waiting for an executor", Subjects: b.subjects.ExecAll(),
+		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: b.config.Replicas,
+		Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
+		MaxMsgsPerSubject: b.config.Streams.QueueMessages, MaxBytes: int64(b.config.Streams.QueueBytes),
+		MaxMsgSize: int32(b.nc.MaxPayload() - headroom),
+		Duplicates: requestDuplicates, AllowDirect: true,
+		RePublish: &jetstream.RePublish{Source: b.subjects.Prefix() + ".exec.>", Destination: b.subjects.Prefix() + ".bell.>", HeadersOnly: true},
+	}
+}
+
+// stream is one that keeps what it is told for a time, and forgets the oldest first when it is full.
+func (b *Bus) stream(suffix string, age contracts.Duration, bytes contracts.Size, leaves ...string) jetstream.StreamConfig {
+	c := jetstream.StreamConfig{
+		Name: b.subjects.Name(suffix), Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Replicas: b.config.Replicas,
+		Discard: jetstream.DiscardOld, MaxAge: time.Duration(age), MaxBytes: int64(bytes), Duplicates: replyDuplicates, AllowDirect: true,
+	}
+	switch suffix {
+	case streamReply:
+		c.Description = "status and output of runs"
+	case streamResult:
+		c.Description = "one result a run"
+	case streamDead:
+		c.Description = "requests that were given up on"
+		c.Subjects = []string{b.subjects.Dead("*")}
+	}
+	for _, leaf := range leaves {
+		c.Subjects = append(c.Subjects, b.subjects.Reply(leaf))
+	}
+	c.Duplicates = min(c.Duplicates, c.MaxAge)
+	return c
+}
+
+func (b *Bus) cancelStream() jetstream.StreamConfig {
+	c := b.stream(streamCancel, contracts.Duration(cancelAge), cancelBytes)
+	c.Description, c.Subjects, c.MaxMsgsPerSubject = "asks to stop a run", []string{b.subjects.Cancel("*")}, 1
+	return c
+}
+
+func (b *Bus) ensureStream(ctx context.Context, config jetstream.StreamConfig, update bool) (jetstream.Stream, error) {
+	stream, err := b.js.Stream(ctx, config.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = b.js.CreateStream(ctx, config)
+		if err == nil {
+			b.log.Info().Str("stream", config.Name).Msg("made a stream")
+			return stream, nil
+		}
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another instance was faster
+			stream, err = b.js.Stream(ctx, config.Name)
+		}
+	}
+	if err != nil {
+		return nil, advise(err)
+	}
+	is := stream.CachedInfo().Config
+	slices.Sort(is.Subjects)
+	want := slices.Sorted(slices.Values(config.Subjects))
+	if !slices.Equal(is.Subjects, want) || is.Retention != config.Retention {
+		return nil, fmt.Errorf("exists, but it is not ours: it has the subjects %s where %s are needed; give this fleet another nats.subject_prefix, or remove that stream",
+			strings.Join(is.Subjects, ", "), strings.Join(want, ", "))
+	}
+	if !is.AllowDirect {
+		return nil, errors.New("exists without allow_direct, which reading results needs; run `executor provision`")
+	}
+	if update {
+		if stream, err = b.js.UpdateStream(ctx, config); err != nil {
+			return nil, advise(err)
+		}
+	}
+	return stream, nil
+}
+
+// advise adds what to do to errors of the server that an operator can mend.
+func advise(err error) error {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return err
+	}
+	switch api.ErrorCode {
+	case 10047, 10028, 10023: // insufficient storage, memory, resources
+		return fmt.Errorf("%w: the server has too little room for the configured sizes; lower nats.streams.*_bytes or raise the server's max_file_store", err)
+	case 10074: // replicas > 1 not supported in non-clustered mode
+		return fmt.Errorf("%w: set nats.replicas to 1 for a single server", err)
+	case 10065: // subjects overlap with an existing stream
+		return fmt.Errorf("%w: another stream of this account has our subjects; give this fleet another nats.subject_prefix", err)
+	}
+	return err
+}
+
+func (b *Bus) ensureBucket(ctx context.Context, config jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+	bucket, err := b.js.KeyValue(ctx, config.Bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		bucket, err = b.js.CreateKeyValue(ctx, config)
+		if errors.Is(err, jetstream.ErrBucketExists) || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			bucket, err = b.js.KeyValue(ctx, config.Bucket)
+		}
+	}
+	if err != nil {
+		return nil, advise(err)
+	}
+	return bucket, nil
+}
+
+// ensureConsumer returns the consumer that all instances share for one queue.
+func (b *Bus) ensureConsumer(ctx context.Context, engine, priority string, update bool) (jetstream.Consumer, error) {
+	config := jetstream.ConsumerConfig{
+		Durable: b.subjects.Consumer(engine, priority), FilterSubject: b.subjects.Exec(engine, priority),
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Duration(b.config.AckWait),
+		MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 4096, DeliverPolicy: jetstream.DeliverAllPolicy,
+	}
+	if update {
+		return b.streams.exec.CreateOrUpdateConsumer(ctx, config)
+	}
+	consumer, err := b.streams.exec.Consumer(ctx, config.Durable)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		consumer, err = b.streams.exec.CreateConsumer(ctx, config)
+		if errors.Is(err, jetstream.ErrConsumerExists) || errors.Is(err, jetstream.ErrConsumerNameAlreadyInUse) {
+			consumer, err = b.streams.exec.Consumer(ctx, config.Durable)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if is := consumer.CachedInfo().Config; is.FilterSubject != config.FilterSubject || is.AckPolicy != config.AckPolicy {
+		return nil, fmt.Errorf("exists, but it is not ours: it reads %q where %q is needed; remove it, or run `executor provision`", is.FilterSubject, config.FilterSubject)
+	}
+	return consumer, nil
+}

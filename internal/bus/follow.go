@@ -1,0 +1,175 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+)
+
+// follow handles tools.follow: it replays a run into the asker's inbox and goes on to its end.
+func (f *FrontDoor) follow(r micro.Request) {
+	if !f.answerable(r) {
+		return
+	}
+	select {
+	case f.follows <- struct{}{}:
+	default:
+		f.fail(r, contracts.Errorf(contracts.EngineUnavailable, "this executor has %d followers, as many as it takes; ask again", frontDoorFollows))
+		return
+	}
+	f.busy.Go(func() {
+		defer func() { <-f.follows }()
+		question, err := contracts.DecodeFollow(r.Data())
+		if err != nil {
+			f.fail(r, err)
+			return
+		}
+		run := follower{bus: f.bus, question: question, to: contracts.Copies{Subject: r.Reply(), Reply: contracts.ReplyEvents}, wake: make(chan struct{}, 1)}
+		if err := run.follow(f.work); err != nil && f.work.Err() == nil {
+			f.fail(r, err)
+		}
+	})
+}
+
+// follower replays one run. It reads the streams by direct gets and is woken by the live messages, so that it has no
+// state in the server and does not care about restarts.
+type follower struct {
+	bus      *Bus
+	question contracts.Follow
+	to       contracts.Copies
+	wake     chan struct{}
+	gone     bool // nobody listens any more
+	attempt  int  // the last one that is known
+}
+
+const (
+	followTick    = time.Second
+	followSilence = 5 * time.Second
+)
+
+func (f *follower) follow(ctx context.Context) error {
+	subject := f.bus.subjects.Reply(f.question.ID)
+	live, err := f.bus.nc.Subscribe(subject+".*", func(*nats.Msg) { f.signal() })
+	if err != nil {
+		return err
+	}
+	defer live.Unsubscribe()
+	// The answer to a message that nobody hears is "no responders": that is how we know that the asker has gone.
+	inbox := f.bus.nc.NewInbox()
+	probe, err := f.bus.nc.Subscribe(inbox, func(m *nats.Msg) {
+		if m.Header.Get("Status") == "503" {
+			f.gone = true
+			f.signal()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	defer probe.Unsubscribe()
+	if event, _, err := f.bus.lastStatus(ctx, f.question.ID); err != nil {
+		return f.bus.explain(err)
+	} else if event != nil {
+		f.attempt = event.Attempt
+	}
+
+	next, said := uint64(1), time.Now()
+	for {
+		msg, err := f.bus.next(ctx, subject+".*", next)
+		switch {
+		case err != nil && (ctx.Err() != nil || !transient(err)):
+			return f.bus.explain(err)
+		case err != nil:
+			if err := f.bus.pause(ctx); err != nil {
+				return err
+			}
+			continue
+		case msg != nil:
+			next = msg.Sequence + 1
+			if f.forward(msg) {
+				said = time.Now()
+			}
+			if msg.Header.Get(contracts.HeaderType) != contracts.TypeFinished {
+				continue
+			}
+		}
+		// At the end of what is stored: is it the end of the run?
+		result, err := f.bus.Result(ctx, f.question.ID)
+		if err == nil && result != nil {
+			if later, err := f.bus.next(ctx, subject+".*", next); err == nil && later == nil {
+				f.bus.CopyResult(f.to, result)
+				return nil
+			}
+			continue
+		}
+		if msg == nil && time.Since(said) >= followSilence {
+			f.probe(inbox)
+			said = time.Now()
+		}
+		timer := time.NewTimer(followTick)
+		select {
+		case <-f.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		timer.Stop()
+		if f.gone {
+			return nil
+		}
+	}
+}
+
+func (f *follower) signal() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next returns the first message at or after seq, nil where there is none yet.
+func (b *Bus) next(ctx context.Context, subject string, seq uint64) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	msg, err := b.streams.reply.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	return msg, err
+}
+
+// forward sends a stored message on, unless it is output that the asker has or that a later attempt replaced.
+func (f *follower) forward(msg *jetstream.RawStreamMsg) bool {
+	attempt, _ := strconv.Atoi(msg.Header.Get(contracts.HeaderAttempt))
+	f.attempt = max(f.attempt, attempt)
+	if seq := msg.Header.Get(contracts.HeaderSeq); seq != "" {
+		n, _ := strconv.ParseUint(seq, 10, 64)
+		if attempt < f.attempt || attempt == f.question.Attempt && n < f.question.From {
+			return false
+		}
+	}
+	header := nats.Header{}
+	for name, values := range msg.Header {
+		if !strings.HasPrefix(name, "Nats-") { // the server's, about the stream
+			header[name] = values
+		}
+	}
+	f.bus.copy(f.to, &nats.Msg{Header: header, Data: msg.Data})
+	return true
+}
+
+// probe keeps the asker from thinking that we are gone, and finds out whether he is.
+func (f *follower) probe(inbox string) {
+	msg := f.bus.eventMessage(f.to.Subject, contracts.Event{
+		Type: contracts.TypeRunning, ID: f.question.ID, Attempt: f.attempt, Executor: f.bus.name, Time: time.Now().UTC(),
+	}, "")
+	msg.Reply = inbox
+	f.bus.nc.PublishMsg(msg)
+}

@@ -1,0 +1,234 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+)
+
+// Errors of what only one can do.
+var (
+	// ErrClaimed: somebody wrote to the run's status since it was read.
+	ErrClaimed = errors.New("the run was claimed by somebody else")
+)
+
+// codeWrongLastSequence is the server's answer to a publish that expected another last message on its subject.
+const codeWrongLastSequence = 10071
+
+// Record reads what is stored about a run. The status costs a question that the first attempt of a run can do without:
+// its claim finds out.
+func (b *Bus) Record(ctx context.Context, id string, status bool) (contracts.Record, error) {
+	var record contracts.Record
+	var reads sync.WaitGroup
+	errs := make([]error, 3)
+	reads.Go(func() { record.Result, errs[0] = b.Result(ctx, id) })
+	if status {
+		reads.Go(func() { record.Status, record.StatusSeq, errs[1] = b.lastStatus(ctx, id) })
+	}
+	record.Cancelled, errs[2] = b.Cancelled(ctx, id)
+	reads.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return record, b.explain(fmt.Errorf("read what is stored about the run: %w", err))
+	}
+	return record, nil
+}
+
+// Result reads the result of a run, nil where there is none yet.
+func (b *Bus) Result(ctx context.Context, id string) (*contracts.Result, error) {
+	msg, err := last(ctx, b.streams.result, b.subjects.Result(id))
+	if msg == nil {
+		return nil, err
+	}
+	var result contracts.Result
+	if err := json.Unmarshal(msg.Data, &result); err != nil {
+		return nil, fmt.Errorf("the stored result of %s: %w", id, err)
+	}
+	return &result, nil
+}
+
+func (b *Bus) lastStatus(ctx context.Context, id string) (*contracts.Event, uint64, error) {
+	msg, err := last(ctx, b.streams.reply, b.subjects.Status(id))
+	if msg == nil {
+		return nil, 0, err
+	}
+	var event contracts.Event
+	if err := json.Unmarshal(msg.Data, &event); err != nil {
+		return nil, 0, fmt.Errorf("the stored status of %s: %w", id, err)
+	}
+	return &event, msg.Sequence, nil
+}
+
+// Cancelled reports whether somebody asked for the end of a run.
+func (b *Bus) Cancelled(ctx context.Context, id string) (bool, error) {
+	msg, err := last(ctx, b.streams.cancel, b.subjects.Cancel(id))
+	return msg != nil, err
+}
+
+// Queued reports whether a request is still in the queue, or being handled.
+func (b *Bus) Queued(ctx context.Context, seq uint64) (bool, error) {
+	_, err := b.streams.exec.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// last returns the last message of a subject, nil where there is none.
+func last(ctx context.Context, stream jetstream.Stream, subject string) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	msg, err := stream.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	return msg, err
+}
+
+// Claim stores the started event of an attempt, if the last status of the run is still the one at after (0: none). That
+// is the claim: who stored it owns the attempt. ErrClaimed means that somebody else was faster.
+func (b *Bus) Claim(ctx context.Context, started contracts.Event, after uint64, trace string) error {
+	subject := b.subjects.Status(started.ID)
+	msg := b.eventMessage(subject, started, trace)
+	for {
+		_, err := b.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(after))
+		if err == nil {
+			return nil
+		}
+		// An answer can get lost: what is stored decides whether it was ours.
+		mine := func() (bool, error) {
+			event, _, err := b.lastStatus(ctx, started.ID)
+			return err == nil && event != nil && event.Type == contracts.TypeStarted && event.Attempt == started.Attempt && event.Executor == started.Executor && event.Time.Equal(started.Time), err
+		}
+		if isWrongSequence(err) {
+			if ours, err := mine(); err != nil {
+				return b.explain(fmt.Errorf("claim the run: %w", err))
+			} else if ours {
+				return nil
+			}
+			return ErrClaimed
+		}
+		if ctx.Err() != nil || !transient(err) {
+			return b.explain(fmt.Errorf("claim the run: %w", err))
+		}
+		if err := b.pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// StoreResult stores the result of a run if it has none, and returns the one that is stored then: another one where
+// somebody else was faster. It tries until ctx ends.
+func (b *Bus) StoreResult(ctx context.Context, result *contracts.Result, trace string) (*contracts.Result, error) {
+	data, err := encode(result)
+	if err != nil {
+		return nil, err
+	}
+	msg := b.message(b.subjects.Result(result.ID), contracts.TypeResult, result.ID, result.Attempt, result.Executor, trace)
+	msg.Data = data
+	setServiceError(msg, result)
+	for {
+		_, err := b.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(0))
+		if err == nil {
+			return result, nil
+		}
+		if isWrongSequence(err) {
+			stored, err := b.Result(ctx, result.ID)
+			if err == nil && stored != nil {
+				return stored, nil
+			}
+		} else if !transient(err) {
+			return nil, b.explain(fmt.Errorf("store the result: %w", err))
+		}
+		if err := b.pause(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Bury stores a request that is given up on, with what is known of it, before it leaves the queue.
+func (b *Bus) Bury(ctx context.Context, letter contracts.DeadLetter, d contracts.Delivery) error {
+	about, err := json.Marshal(letter)
+	if err != nil {
+		return err
+	}
+	msg := nats.NewMsg(b.subjects.Dead(letter.Engine))
+	msg.Data = d.Data
+	for name, values := range d.Header {
+		msg.Header[name] = values
+	}
+	for _, name := range []string{nats.MsgIdHdr, nats.ExpectedLastSubjSeqHdr, nats.ExpectedLastSeqHdr, nats.ExpectedStreamHdr, nats.ExpectedLastMsgIdHdr} {
+		msg.Header.Del(name)
+	}
+	msg.Header.Set(contracts.HeaderType, "dead")
+	msg.Header.Set("Tools-Dead", string(about))
+	msg.Header.Set(nats.MsgIdHdr, strconv.FormatInt(d.Created.Unix(), 36)+"."+strconv.FormatUint(letter.Seq, 10)) // one letter a request
+	for {
+		_, err := b.js.PublishMsg(ctx, msg)
+		if err == nil {
+			return nil
+		}
+		if !transient(err) {
+			return b.explain(fmt.Errorf("store the dead letter: %w", err))
+		}
+		if err := b.pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func isWrongSequence(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == codeWrongLastSequence
+}
+
+// transient reports whether the same may succeed later: the server is away, has no leader, or no room just now.
+func transient(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.Code == 503 || api.Code == 500
+	}
+	return !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrMaxPayload) && !errors.Is(err, nats.ErrBadSubject)
+}
+
+// pause waits a little, and for a connection.
+func (b *Bus) pause(ctx context.Context) error {
+	select {
+	case <-time.After(50 * time.Millisecond):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return b.await(ctx)
+}
+
+// message makes an empty message about a run.
+func (b *Bus) message(subject, kind, id string, attempt int, executor, trace string) *nats.Msg {
+	msg := &nats.Msg{Subject: subject, Header: nats.Header{
+		contracts.HeaderType:     {kind},
+		contracts.HeaderID:       {id},
+		contracts.HeaderAttempt:  {strconv.Itoa(attempt)},
+		contracts.HeaderExecutor: {executor},
+	}}
+	if trace != "" {
+		msg.Header[contracts.HeaderTraceparent] = []string{trace}
+	}
+	return msg
+}
+
+func (b *Bus) eventMessage(subject string, event contracts.Event, trace string) *nats.Msg {
+	msg := b.message(subject, event.Type, event.ID, event.Attempt, event.Executor, trace)
+	data, err := encode(event)
+	if err != nil {
+		panic("bus: an event cannot be encoded: " + err.Error()) // strings, numbers and a time
+	}
+	msg.Data = data
+	return msg
+}

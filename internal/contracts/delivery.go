@@ -1,0 +1,71 @@
+package contracts
+
+import "time"
+
+// Delivery is a request as it was taken from its queue.
+type Delivery struct {
+	Engine    string // whose queue it was in
+	Priority  string
+	Seq       uint64    // its place in the request stream
+	Created   time.Time // when that stream was made: the other half of the id of a request without one
+	Stored    time.Time
+	Delivered uint64 // how often it was taken, this time included; a lower bound
+	Header    Header
+	Data      []byte
+}
+
+// Header has the headers of a message. Names are compared as they are written.
+type Header map[string][]string
+
+// Get returns the first value of a header, or "".
+func (h Header) Get(name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// Settlement is what becomes of a delivery when its handling has ended.
+type Settlement struct {
+	Outcome Outcome
+	Delay   time.Duration // of Again
+	Reason  string        // of Refused, and for the log of Again
+}
+
+// Outcome is a kind of Settlement.
+type Outcome int
+
+// The outcomes.
+const (
+	Done    Outcome = iota // answered; the request leaves the queue
+	Again                  // to be taken again, by anybody, after the delay
+	Refused                // given up on; the request leaves the queue, and the server tells why (an advisory)
+)
+
+// Record is what is stored about a run.
+type Record struct {
+	Result    *Result // nil: none yet
+	Status    *Event  // the last status event; nil: none
+	StatusSeq uint64  // its place in the stream; 0: none
+	Cancelled bool    // somebody asked for its end
+}
+
+// Copies says where copies of the events of a run go.
+type Copies struct {
+	Subject string // "": nowhere
+	Reply   string // ReplyEvents or ReplyResult
+	Trace   string // traceparent, passed on in all messages about the run
+}
+
+// DeadLetter is a request that was given up on, as it is kept in the dead letter stream beside its original bytes.
+type DeadLetter struct {
+	ID        string    `json:"id,omitempty"`
+	Engine    string    `json:"engine"`
+	Seq       uint64    `json:"seq"` // of the request in its stream
+	Stored    time.Time `json:"stored"`
+	Executor  string    `json:"executor"`
+	Time      time.Time `json:"time"`
+	Delivered uint64    `json:"delivered"`
+	Attempts  int       `json:"attempts"` // claims
+	Error     *Error    `json:"error"`
+}

@@ -1,0 +1,104 @@
+package contracts
+
+import "time"
+
+// Headers of the messages about a run. Clients dispatch on HeaderType alone.
+const (
+	HeaderType     = "Tools-Type"     // one of the types below
+	HeaderID       = "Tools-Id"       // of the request
+	HeaderAttempt  = "Tools-Attempt"  // 1, 2, …; 0 before the first
+	HeaderExecutor = "Tools-Executor" // name of the instance
+
+	HeaderStream = "Tools-Stream" // of output: stdout or stderr
+	HeaderSeq    = "Tools-Seq"    // of output: 1, 2, 3 … per attempt, both streams together
+	HeaderOffset = "Tools-Offset" // of output: bytes of its stream before this chunk
+)
+
+// Headers of requests.
+const (
+	HeaderReplyTo = "Tools-Reply-To" // where copies go; wins over reply_to
+	HeaderReply   = "Tools-Reply"    // what the copies hold: ReplyEvents or ReplyResult
+	HeaderHop     = "Tools-Hop"      // how often the request was republished
+	HeaderTried   = "Tools-Tried"    // engines that could not take it, as JSON
+
+	HeaderTraceparent = "traceparent" // W3C Trace Context, passed on everywhere
+)
+
+// Headers that NATS's own clients print for an error reply (ADR-32).
+const (
+	HeaderServiceError     = "Nats-Service-Error"
+	HeaderServiceErrorCode = "Nats-Service-Error-Code"
+)
+
+// The values of HeaderReply.
+const (
+	ReplyEvents = "events" // every event, the result, an empty message; the default
+	ReplyResult = "result" // the result alone
+)
+
+// The types of messages about a run.
+const (
+	TypeAccepted = "accepted" // in replies of tools.stream: the request is stored
+	TypeStarted  = "started"  // the claim: who holds it owns the attempt
+	TypeOutput   = "output"   // raw bytes of the tool
+	TypeProgress = "progress" // a stage of the preparation
+	TypeRunning  = "running"  // in copies only: nothing was said for a while, but the run goes on
+	TypeFallback = "fallback" // republished to another engine
+	TypeRetry    = "retry"    // will be tried again
+	TypeResult   = "result"   // how it ended
+	TypeFinished = "finished" // the last event of a run
+)
+
+// The values of HeaderStream.
+const (
+	Stdout = "stdout"
+	Stderr = "stderr"
+)
+
+// Event is what an executor says about a run, apart from its output and result. Which fields it has depends on its
+// type; readers pass over fields they do not know.
+type Event struct {
+	Type     string    `json:"type"`
+	ID       string    `json:"id"`
+	Attempt  int       `json:"attempt"` // 0 before the first
+	Executor string    `json:"executor"`
+	Time     time.Time `json:"time"`
+
+	// started
+	Engine   string  `json:"engine,omitempty"`
+	Tool     string  `json:"tool,omitempty"`
+	Digest   string  `json:"digest,omitempty"`
+	ExecSeq  uint64  `json:"exec_seq,omitempty"` // of the request in its stream
+	QueuedMS float64 `json:"queued_ms,omitempty"`
+
+	// progress
+	Stage   string   `json:"stage,omitempty"`
+	Message string   `json:"message,omitempty"`
+	Percent *float64 `json:"percent,omitempty"`
+
+	// fallback
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	Hop  int    `json:"hop,omitempty"`
+
+	// fallback and retry
+	Code    Code    `json:"code,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
+	DelayMS float64 `json:"delay_ms,omitempty"`
+
+	// finished
+	Status Status `json:"status,omitempty"`
+
+	// accepted
+	Stream string `json:"stream,omitempty"` // that holds the request
+	Seq    uint64 `json:"seq,omitempty"`    // its sequence there
+	Reply  string `json:"reply,omitempty"`  // the subject below which the events are
+}
+
+// Chunk is a piece of a tool's output.
+type Chunk struct {
+	Stream string // Stdout or Stderr
+	Seq    uint64
+	Offset int64
+	Data   []byte
+}

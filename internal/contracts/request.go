@@ -1,0 +1,211 @@
+package contracts
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Request is one ask to run a contract: either one that the executors know by name, or an inline one.
+type Request struct {
+	ID           string            `json:"id,omitempty"` // idempotency key and capability; absent: derived from the place in the queue
+	Tool         string            `json:"tool,omitempty"`
+	Version      string            `json:"version,omitempty"`
+	Contract     *Contract         `json:"contract,omitempty"`
+	Args         map[string]any    `json:"args,omitempty"`    // numbers are json.Number
+	Context      map[string]any    `json:"context,omitempty"` //
+	Stdin        string            `json:"stdin,omitempty"`
+	StdinBase64  []byte            `json:"stdin_base64,omitempty"`
+	Timeout      Duration          `json:"timeout,omitempty"`       // of one attempt; 0: the contract's
+	Deadline     time.Time         `json:"deadline,omitzero"`       // no start after it, and a run ends at it
+	QueueTimeout Duration          `json:"queue_timeout,omitempty"` // longest wait in the queue; 0: no bound
+	Priority     string            `json:"priority,omitempty"`      // for the front door; in the queue the subject says it
+	Fallback     []string          `json:"fallback,omitempty"`      // engines to try when the contract's cannot take it
+	ReplyTo      string            `json:"reply_to,omitempty"`      // subject for copies of the events
+	Labels       map[string]string `json:"labels,omitempty"`
+}
+
+// Priorities of requests.
+const (
+	PriorityHigh   = "high"
+	PriorityNormal = "normal"
+	PriorityLow    = "low"
+)
+
+// Priorities are all of them, the first first.
+var Priorities = []string{PriorityHigh, PriorityNormal, PriorityLow}
+
+// Bounds of a request.
+const (
+	maxLabels     = 16
+	maxLabelBytes = 256 // name and value together
+	maxReplyTo    = 256
+)
+
+var (
+	requestID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	queueID   = regexp.MustCompile(`^q[0-9]`)
+)
+
+// CheckID returns what is wrong with an id that an agent chose, or nil.
+func CheckID(id string) error {
+	switch {
+	case !requestID.MatchString(id):
+		return fmt.Errorf("%s is not an id: 1 to 64 of the characters A-Z a-z 0-9 _ and -", quote(id))
+	case queueID.MatchString(id):
+		return fmt.Errorf("%s begins with q and a digit, as ids do that executors make; choose another", quote(id))
+	}
+	return nil
+}
+
+// QueueID is the id of a request that came without one: created is when its stream was, seq its place in it.
+func QueueID(created time.Time, seq uint64) string {
+	return fmt.Sprintf("q%d-%d", created.Unix(), seq)
+}
+
+// CheckSubject returns what is wrong with a subject to publish to, or nil.
+func CheckSubject(subject string) error {
+	switch {
+	case subject == "" || len(subject) > maxReplyTo:
+		return fmt.Errorf("has %d bytes; a subject has 1 to %d", len(subject), maxReplyTo)
+	case strings.IndexFunc(subject, func(r rune) bool { return r <= ' ' || r == 0x7f }) >= 0:
+		return fmt.Errorf("%s holds white space or control characters", quote(subject))
+	case strings.HasPrefix(subject, ".") || strings.HasSuffix(subject, ".") || strings.Contains(subject, ".."):
+		return fmt.Errorf("%s has an empty token", quote(subject))
+	}
+	for token := range strings.SplitSeq(subject, ".") {
+		if token == "*" || token == ">" {
+			return fmt.Errorf("%s has a wildcard; it must name one subject", quote(subject))
+		}
+	}
+	return nil
+}
+
+// DecodeRequest reads and checks a request, strictly. With an error, which has the code invalid_request, the request
+// that it returns still has the ID and ReplyTo if those could be read, so that the asker can be told.
+func DecodeRequest(text []byte) (*Request, error) {
+	n, err := ParseJSON("", text)
+	if err != nil {
+		return &Request{}, Errorf(InvalidRequest, "the request %s", err.(Problems)[0].at())
+	}
+	r := &Request{}
+	if n.Kind != yaml.MappingNode {
+		return r, Errorf(InvalidRequest, "the request is %s; it must be a JSON object", describe(n))
+	}
+	var d decoder
+	d.into(n, r, "")
+	r.check(&d, n)
+	if len(d.problems) > 0 {
+		if CheckID(r.ID) != nil {
+			r.ID = ""
+		}
+		if CheckSubject(r.ReplyTo) != nil {
+			r.ReplyTo = ""
+		}
+		messages := make([]string, 0, 3)
+		for i, p := range d.problems {
+			if i == 3 {
+				messages = append(messages, fmt.Sprintf("and %d more", len(d.problems)-i))
+				break
+			}
+			messages = append(messages, p.inline())
+		}
+		return r, Errorf(InvalidRequest, "%s", strings.Join(messages, "; "))
+	}
+	return r, nil
+}
+
+// at is the problem as the end of a sentence that begins with what the document is.
+func (p Problem) at() string {
+	if p.Line == 0 {
+		return p.Message
+	}
+	return fmt.Sprintf("%s (line %d, column %d)", p.Message, p.Line, p.Column)
+}
+
+// inline names the key before the place: in one line of JSON the key says more.
+func (p Problem) inline() string {
+	if p.Path == "" {
+		return "the request " + p.at()
+	}
+	return p.Path + ": " + p.Message
+}
+
+// check finds what is wrong beyond the types.
+func (r *Request) check(d *decoder, n *yaml.Node) {
+	bad := func(key, format string, a ...any) {
+		where, p := locate(n, "", key)
+		d.problem(where, p, format, a...)
+	}
+	has := func(key string) bool { return child(n, key) != nil }
+
+	if has("id") {
+		if err := CheckID(r.ID); err != nil {
+			bad("id", "%s", err)
+		}
+	}
+	switch {
+	case has("tool") && has("contract"):
+		bad("contract", "is given beside tool; keep one: tool names a contract that the executors know, contract is one of your own")
+	case !has("tool") && !has("contract"):
+		bad("tool", "is missing; name the tool to run")
+	case has("tool") && !toolName.MatchString(r.Tool):
+		bad("tool", "%s is not a tool name: letters, digits, '_' and '-', 64 at most", quote(r.Tool))
+	}
+	if has("version") {
+		switch {
+		case !has("tool"):
+			bad("version", "belongs to tool; a contract has its own")
+		case !toolVersion.MatchString(r.Version):
+			bad("version", "%s is not a version: letters, digits, '.', '_' and '-', 64 at most", quote(r.Version))
+		}
+	}
+	if has("stdin") && has("stdin_base64") {
+		bad("stdin_base64", "is given beside stdin; keep one")
+	}
+	if has("timeout") && r.Timeout <= 0 {
+		bad("timeout", "must be above 0 seconds; leave it out for the contract's")
+	}
+	if has("queue_timeout") && r.QueueTimeout <= 0 {
+		bad("queue_timeout", "must be above 0 seconds; leave it out for no bound")
+	}
+	d.oneOf(n, "", "priority", r.Priority, Priorities...)
+	for i, name := range r.Fallback {
+		if other, ok := engineAliases[name]; ok {
+			r.Fallback[i], name = other, other
+		}
+		if newSpec(name) == nil {
+			bad("fallback", "unknown engine %s; %s", quote(name), didYouMean(name, Engines))
+		} else if slices.Contains(r.Fallback[:i], name) {
+			bad("fallback", "%q is there twice; an engine is tried once", name)
+		}
+	}
+	if has("reply_to") {
+		if err := CheckSubject(r.ReplyTo); err != nil {
+			bad("reply_to", "%s", err)
+		}
+	}
+	if len(r.Labels) > maxLabels {
+		bad("labels", "has %d labels; %d at most", len(r.Labels), maxLabels)
+	}
+	for name, value := range r.Labels {
+		if len(name)+len(value) > maxLabelBytes {
+			bad("labels", "%s has more than %d bytes", quote(name), maxLabelBytes)
+		}
+	}
+}
+
+// Input is what the tool reads: the request's stdin, else the contract's.
+func (r *Request) Input(spec *CommonSpec) []byte {
+	switch {
+	case r.StdinBase64 != nil:
+		return r.StdinBase64
+	case r.Stdin != "":
+		return []byte(r.Stdin)
+	}
+	return []byte(spec.Stdin)
+}

@@ -1,0 +1,114 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+)
+
+// workingDirectory is the contract's cwd, relative to its base directory; without one, the run's own directory.
+func workingDirectory(c *contracts.Contract, spec *contracts.LocalSpec, own string) (string, error) {
+	if spec.Cwd == "" {
+		return own, nil
+	}
+	dir := spec.Cwd
+	if !filepath.IsAbs(dir) {
+		if c.BaseDir == "" {
+			return "", contracts.Errorf(contracts.SpawnFailed, "cwd: %q is relative, but the contract has no base_dir to be relative to; write an absolute path or add base_dir", dir)
+		}
+		dir = filepath.Join(c.BaseDir, dir)
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", contracts.Errorf(contracts.SpawnFailed, "cwd: there is no directory %s on this executor", dir)
+	case err != nil:
+		return "", contracts.Errorf(contracts.SpawnFailed, "cwd: %s", err)
+	case !info.IsDir():
+		return "", contracts.Errorf(contracts.SpawnFailed, "cwd: %s is not a directory", dir)
+	}
+	return dir, nil
+}
+
+// command is what is executed: the file and its argv.
+func command(job *engines.Job, spec *contracts.LocalSpec, dir string, env []string) (file string, argv []string, err error) {
+	if spec.Shell {
+		return "/bin/sh", []string{"/bin/sh", "-c", spec.Command.Text()}, nil
+	}
+	if argv, err = contracts.Expand(spec.Command.Argv, job.Args, job.Context); err != nil {
+		return "", nil, err
+	}
+	if len(argv) == 0 || argv[0] == "" {
+		return "", nil, contracts.Errorf(contracts.InvalidArgs, "the command is empty: its first element stands for an argument that was not given")
+	}
+	base := dir
+	if spec.Cwd == "" && job.Contract.BaseDir != "" {
+		base = job.Contract.BaseDir
+	}
+	if file, err = lookUp(argv[0], base, pathOf(env)); err != nil {
+		return "", nil, contracts.Errorf(contracts.SpawnFailed, "command: %s", err)
+	}
+	return file, argv, nil
+}
+
+func pathOf(env []string) string {
+	for _, entry := range env {
+		if value, ok := strings.CutPrefix(entry, "PATH="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// lookUp finds a program as the tool would: a name in the PATH it gets, never in the executor's; a path as it is, where
+// a relative one begins at base.
+func lookUp(name, base, path string) (string, error) {
+	if strings.Contains(name, "/") {
+		file := name
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(base, file)
+		}
+		return file, executable(file)
+	}
+	var found error
+	for _, dir := range filepath.SplitList(path) {
+		if !filepath.IsAbs(dir) {
+			continue // "" and "." in PATH: whatever lies about would be run
+		}
+		file := filepath.Join(dir, name)
+		err := executable(file)
+		if err == nil {
+			return file, nil
+		}
+		if found == nil && !errors.Is(err, fs.ErrNotExist) {
+			found = err
+		}
+	}
+	if found != nil {
+		return "", found
+	}
+	return "", fmt.Errorf("there is no program %q in the PATH of tools (%s); install it, write its absolute path, or have the operator change execution.local.path", name, path)
+}
+
+func executable(file string) error {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no file %s on this executor (%w)", file, fs.ErrNotExist)
+	case err != nil:
+		return err
+	case info.IsDir():
+		return fmt.Errorf("%s is a directory, not a program", file)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file", file)
+	case info.Mode()&0o111 == 0:
+		return fmt.Errorf("%s is not executable; run chmod +x on it, or name its interpreter first", file)
+	}
+	return nil
+}

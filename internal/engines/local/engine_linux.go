@@ -1,0 +1,345 @@
+// Package local runs tools as processes of this machine.
+//
+// A run goes through the files in this order:
+//
+//	engine_linux.go      Check, Ready, Run: the way of one run
+//	workspace_linux.go   its private directories, the file of its arguments, its named caches
+//	command_linux.go     what is executed, where
+//	supervisor_linux.go  hands it to a shim and hears how it ended
+//	shim_linux.go        the small process that starts it, and sees to it that nothing of it stays
+//	tree_linux.go        all descendants of a process, and their end
+//
+// Why a shim: a process that calls setsid and forks twice leaves its process group and its parent, and nothing in
+// the kernel but a parent that adopts orphans (PR_SET_CHILD_SUBREAPER), a pid namespace or a cgroup still knows whose it
+// was. A shim is such a parent, has one run at a time, and sees the executor's death as the end of a socket.
+package local
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+)
+
+var _ engines.Engine = (*Engine)(nil)
+
+// Engine is the local engine. Close ends its helpers and removes its directory.
+type Engine struct {
+	config  Config
+	log     zerolog.Logger
+	space   *space
+	shims   *supervisor
+	closing sync.Once
+}
+
+// New makes the engine: it creates its directory below config.DataDir and removes what dead executors left there. A
+// *contracts.Error says what the operator has to mend.
+func New(config Config, log zerolog.Logger) (*Engine, error) {
+	if config.Sandboxing {
+		return nil, contracts.Errorf(contracts.EngineUnavailable,
+			"execution.enable_sandboxing is true, but this version has no sandbox for the local engine yet; set it to false to run tools as ordinary processes of this user, with its rights")
+	}
+	space, err := openSpace(config, log)
+	if err != nil {
+		return nil, contracts.Errorf(contracts.EngineUnavailable, "the directory for runs: %s; set data_dir to a directory that this user may write", err)
+	}
+	e := &Engine{config: config, log: log, space: space, shims: newSupervisor(log)}
+	if err := e.shims.warm(); err != nil {
+		e.Close()
+		return nil, contracts.Errorf(contracts.EngineUnavailable, "the helper that starts tools: %s", err)
+	}
+	return e, nil
+}
+
+// Close ends the helpers and removes the engine's directory. No run may be under way.
+func (e *Engine) Close() error {
+	e.closing.Do(func() {
+		e.shims.close()
+		e.space.close()
+	})
+	return nil
+}
+
+// Check refuses what cannot be enforced for an ordinary process.
+func (e *Engine) Check(c *contracts.Contract) error {
+	spec, ok := c.SpecFor(contracts.EngineLocal).(*contracts.LocalSpec)
+	if !ok {
+		return contracts.Errorf(contracts.Unsupported, "the contract of %s has no engine_spec for the local engine", c.Name)
+	}
+	var cannot []string
+	for what, asked := range map[string]bool{
+		"memory_limit":                 spec.MemoryLimit != 0,
+		"cpu_limit":                    spec.CPULimit != 0,
+		"pids_limit":                   spec.PidsLimit != 0,
+		"mounts":                       len(spec.Mounts) > 0,
+		"network: " + spec.Network:     spec.Network != "" && spec.Network != "host",
+		"cache_mounts outside of HOME": hasAbsolute(spec.CacheMounts),
+	} {
+		if asked {
+			cannot = append(cannot, what)
+		}
+	}
+	if len(cannot) == 0 {
+		return nil
+	}
+	return contracts.Errorf(contracts.Unsupported, "the local engine runs ordinary processes here and cannot enforce %s; leave that out or use an engine that can", joinWords(cannot))
+}
+
+func hasAbsolute(caches contracts.CacheMounts) bool {
+	for _, c := range caches {
+		if !strings.HasPrefix(c.Path, "~/") {
+			return true
+		}
+	}
+	return false
+}
+
+// Ready is nil while the engine's directory can be written.
+func (e *Engine) Ready(context.Context) error {
+	if err := e.space.writable(); err != nil {
+		return contracts.Errorf(contracts.EngineUnavailable, "the directory for runs: %s", err)
+	}
+	return nil
+}
+
+// Run implements engines.Engine.
+func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Writer) (engines.Exit, error) {
+	exit := engines.Exit{Isolation: contracts.Isolation{Tier: "none", Network: "host", Limits: "none"}}
+	spec, ok := job.Spec.(*contracts.LocalSpec)
+	if !ok {
+		return exit, contracts.Errorf(contracts.Unsupported, "the local engine cannot run a spec for %s", job.Spec.Engine())
+	}
+	work, err := e.space.create(job)
+	if err != nil {
+		return exit, err
+	}
+	defer work.remove()
+
+	variables := contracts.Environment{
+		Base:     e.base(work),
+		Contract: spec.Env, Passthrough: job.Passthrough,
+		Args: job.Args, Context: job.Context,
+		ArgsEnv: job.Contract.ArgsEnv, Declared: job.Contract.Parameters.Names(),
+		ArgsFile: work.argsFile,
+	}
+	env, err := variables.Variables()
+	if err != nil {
+		return exit, err
+	}
+	start := startRequest{Env: env, Remove: work.removeAfterDeath()}
+	if start.Dir, err = workingDirectory(job.Contract, spec, work.dir); err != nil {
+		return exit, err
+	}
+	if start.Path, start.Argv, err = command(job, spec, start.Dir, env); err != nil {
+		return exit, err
+	}
+
+	streams, err := openStreams(job.Stdin, spec.Captures())
+	if err != nil {
+		return exit, contracts.Errorf(contracts.EngineUnavailable, "open the streams of the tool: %s", err)
+	}
+	defer streams.close()
+	shim, err := e.shims.get()
+	if err != nil {
+		return exit, contracts.Errorf(contracts.EngineUnavailable, "start the helper that runs tools: %s", err)
+	}
+	if err := ctx.Err(); err != nil {
+		e.shims.put(shim)
+		return exit, context.Cause(ctx)
+	}
+	if err := job.Starting(); err != nil {
+		e.shims.put(shim)
+		return exit, err
+	}
+	ended, err := shim.run(ctx, start, streams, e.config.KillGrace, func() { streams.copy(stdout, stderr) })
+	if err != nil {
+		e.shims.discard(shim)
+		streams.finish()
+		return exit, fmt.Errorf("the helper that runs the tool: %w", err)
+	}
+	e.shims.put(shim)
+	streams.finish()
+
+	exit.Usage = contracts.Usage{CPUMS: float64(ended.CPU) / float64(time.Millisecond), MaxRSSBytes: ended.MaxRSS}
+	if ended.Error != "" {
+		return exit, contracts.Errorf(contracts.SpawnFailed, "%s", spawnMessage(start, ended))
+	}
+	if status := syscall.WaitStatus(ended.Status); status.Signaled() {
+		exit.Signal = unix.SignalName(status.Signal())
+	} else {
+		exit.Code = status.ExitStatus()
+	}
+	if ended.Stopped {
+		return exit, context.Cause(ctx)
+	}
+	return exit, nil
+}
+
+// base is the environment every tool starts from. Nothing of the executor's own is in it.
+func (e *Engine) base(work *workspace) map[string]string {
+	base := map[string]string{"PATH": e.config.Path, "HOME": work.dir, "TMPDIR": work.tmp, "LANG": "C.UTF-8"}
+	maps.Copy(base, e.config.Env)
+	return base
+}
+
+func joinWords(words []string) string {
+	return strings.Join(words, ", ")
+}
+
+// spawnMessage explains an execve that failed although the command was found.
+func spawnMessage(start startRequest, ended ended) string {
+	switch errno := syscall.Errno(ended.Errno); errno {
+	case syscall.ENOEXEC:
+		return fmt.Sprintf("%s is not a program that this system can run; a script needs a first line as #!/bin/sh", start.Path)
+	case syscall.ENOENT:
+		return fmt.Sprintf("%s cannot be started: the interpreter in its first line, or a library loader, does not exist here", start.Path)
+	case syscall.E2BIG:
+		return fmt.Sprintf("%s cannot be started: its arguments and environment are too large together; let the tool read ARGS_FILE", start.Path)
+	}
+	return fmt.Sprintf("%s cannot be started: %s", start.Path, ended.Error)
+}
+
+// streams are the three standard streams of one run.
+type streams struct {
+	files   [3]*os.File // for the tool
+	outputs [2]*os.File // our ends of stdout and stderr; nil where nothing is captured
+	copying sync.WaitGroup
+}
+
+func openStreams(stdin []byte, capture bool) (*streams, error) {
+	s := &streams{}
+	var err error
+	if s.files[0], err = inputFile(stdin); err != nil {
+		return nil, err
+	}
+	for i := range s.outputs {
+		if !capture {
+			s.files[i+1] = []*os.File{os.Stdout, os.Stderr}[i]
+			continue
+		}
+		if s.outputs[i], s.files[i+1], err = pipe(); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// inputFile holds the tool's stdin in memory: a pipe would need somebody to feed it, and to stop when nobody reads.
+func inputFile(stdin []byte) (*os.File, error) {
+	if len(stdin) == 0 {
+		return os.Open(os.DevNull)
+	}
+	fd, err := unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "stdin")
+	if _, err = f.Write(stdin); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// pipe is os.Pipe whose write end stays in blocking mode, as a tool expects of its stdout.
+func pipe() (r, w *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, fmt.Errorf("pipe: %w", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "output"), os.NewFile(uintptr(fds[1]), "output"), nil
+}
+
+// started closes our copies of the tool's ends, so that the end of the tool is the end of its output.
+func (s *streams) started() {
+	for i, f := range s.files {
+		if f != nil && f != os.Stdout && f != os.Stderr {
+			f.Close()
+		}
+		s.files[i] = nil
+	}
+}
+
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+// copy begins to hand output to the writers. A writer that fails has the rest of its stream read and dropped, so that
+// the tool does not hang.
+func (s *streams) copy(stdout, stderr io.Writer) {
+	for i, w := range []io.Writer{stdout, stderr} {
+		r := s.outputs[i]
+		if r == nil {
+			continue
+		}
+		s.copying.Go(func() {
+			buffer := copyBuffers.Get().(*[]byte)
+			defer copyBuffers.Put(buffer)
+			late := false
+			for {
+				n, err := r.Read(*buffer)
+				if n > 0 && w != nil {
+					if _, failed := w.Write((*buffer)[:n]); failed != nil {
+						w = nil
+					}
+				}
+				if n > 0 {
+					continue
+				}
+				if !late && os.IsTimeout(err) { // look once more: the deadline may have passed while w blocked
+					late = true
+					r.SetReadDeadline(time.Now().Add(leakedReadWait))
+					continue
+				}
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+}
+
+// leakedOutputWait is how long output may go on after the whole tree of the tool is gone. Only somebody outside the
+// tree, to whom the tool passed its stdout, can make it last that long.
+const (
+	leakedOutputWait = time.Second
+	leakedReadWait   = 20 * time.Millisecond
+)
+
+// finish waits for all output of a tool whose tree is gone.
+func (s *streams) finish() {
+	for _, r := range s.outputs {
+		if r != nil {
+			r.SetReadDeadline(time.Now().Add(leakedOutputWait))
+		}
+	}
+	s.copying.Wait()
+}
+
+// close releases what is still open.
+func (s *streams) close() {
+	s.started()
+	for _, r := range s.outputs {
+		if r != nil {
+			r.Close()
+		}
+	}
+}

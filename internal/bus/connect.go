@@ -263,3 +263,16 @@ func (b *Bus) await(ctx context.Context) error {
 	}
 	return nil
 }
+
+// DialClient connects as the configuration says, for programs that ask executors: with an ordinary inbox, and the
+// library's buffer for what is published while the server is away for a moment.
+func DialClient(ctx context.Context, config Config, name string) (*nats.Conn, error) {
+	options, err := config.options()
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond),
+		nats.ReconnectJitter(250*time.Millisecond, time.Second),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // what was missed is asked for again
+	return dial(ctx, config, options, zerolog.Nop())
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -46,8 +47,8 @@ type follower struct {
 	question contracts.Follow
 	to       contracts.Copies
 	wake     chan struct{}
-	gone     bool // nobody listens any more
-	attempt  int  // the last one that is known
+	gone     atomic.Bool // nobody listens any more
+	attempt  int         // the last one that is known
 }
 
 const (
@@ -66,7 +67,7 @@ func (f *follower) follow(ctx context.Context) error {
 	inbox := f.bus.nc.NewInbox()
 	probe, err := f.bus.nc.Subscribe(inbox, func(m *nats.Msg) {
 		if m.Header.Get("Status") == "503" {
-			f.gone = true
+			f.gone.Store(true)
 			f.signal()
 		}
 	})
@@ -121,7 +122,7 @@ func (f *follower) follow(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		timer.Stop()
-		if f.gone {
+		if f.gone.Load() {
 			return nil
 		}
 	}
@@ -154,6 +155,9 @@ func (f *follower) forward(msg *jetstream.RawStreamMsg) bool {
 		if attempt < f.attempt || attempt == f.question.Attempt && n < f.question.From {
 			return false
 		}
+	}
+	if msg.Header.Get(contracts.HeaderType) == contracts.TypeFinished {
+		return false // for the asker the result is the end, as in all copies
 	}
 	header := nats.Header{}
 	for name, values := range msg.Header {

@@ -186,17 +186,14 @@ func (f *FrontDoor) store(ctx context.Context, request *contracts.Request, engin
 		return ack, nil
 	}
 	var api *jetstream.APIError
-	if errors.As(err, &api) && (api.ErrorCode == codeMaxPerSubject || api.ErrorCode == codeStoreFailed) {
+	if errors.As(err, &api) && api.ErrorCode == codeStoreFailed {
 		return nil, contracts.Errorf(contracts.QueueFull, "the queue of the engine %s is full (%s); try again later", engine, api.Description)
 	}
 	return nil, contracts.Errorf(contracts.EngineUnavailable, "the request could not be stored: %s", f.bus.explain(err))
 }
 
-// Errors of the server when a stream takes no more.
-const (
-	codeMaxPerSubject = 10077 // "maximum messages per subject exceeded", and other reasons why a store failed
-	codeStoreFailed   = 10054 // "message size exceeds maximum allowed"
-)
+// codeStoreFailed is the server's answer when a stream takes no more: "maximum messages per subject exceeded" and its like.
+const codeStoreFailed = 10077
 
 // discover handles tools.discover. The question may be empty, or {"tool": name}.
 func (f *FrontDoor) discover(r micro.Request) {

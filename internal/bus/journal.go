@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
@@ -31,7 +32,6 @@ type Journal struct {
 	id      string
 	attempt int
 	copies  contracts.Copies
-	events  int
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -49,6 +49,7 @@ type entry struct {
 	msg    *nats.Msg
 	future jetstream.PubAckFuture // nil: could not even be sent
 	seq    uint64                 // of output; 0 for events
+	quiet  bool                   // no copy
 	done   func()                 // the bytes of msg are free to be used again
 }
 
@@ -61,10 +62,10 @@ func (b *Bus) Journal(ctx context.Context, id string, attempt int, copies contra
 
 // Event publishes a status event, and its copy.
 func (j *Journal) Event(event contracts.Event) error {
-	j.events++
 	msg := j.bus.eventMessage(j.bus.subjects.Status(j.id), event, j.copies.Trace)
-	msg.Header[nats.MsgIdHdr] = []string{j.id + "." + strconv.Itoa(j.attempt) + ".e" + strconv.Itoa(j.events) + "." + event.Executor}
-	return j.publish(entry{msg: msg})
+	msg.Header[nats.MsgIdHdr] = []string{j.id + "." + nuid.Next()}
+	// Copies end with the result, which comes before the last event.
+	return j.publish(entry{msg: msg, quiet: event.Type == contracts.TypeFinished})
 }
 
 // Output publishes a chunk, and its copy. It blocks while the window is full. done is called when the chunk's bytes are
@@ -118,7 +119,7 @@ func (j *Journal) send(e *entry) {
 	if e.future, err = j.bus.js.PublishMsgAsync(e.msg); err != nil {
 		e.future = nil
 	}
-	if j.copies.Reply != contracts.ReplyResult {
+	if !e.quiet && j.copies.Reply != contracts.ReplyResult {
 		j.bus.copy(j.copies, e.msg)
 	}
 }

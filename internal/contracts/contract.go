@@ -428,3 +428,6 @@ func locate(n *yaml.Node, path string, keys ...string) (*yaml.Node, string) {
 	}
 	return n, path
 }
+
+// Locate follows keys down a tree as far as it goes; it returns where that is, and the path for messages.
+func Locate(root *yaml.Node, keys ...string) (*yaml.Node, string) { return locate(root, "", keys...) }

@@ -64,11 +64,13 @@ type Event struct {
 	Executor string    `json:"executor"`
 	Time     time.Time `json:"time"`
 
+	// all that are stored: whose run it is
+	Digest  string `json:"digest,omitempty"`   // of the request
+	ExecSeq uint64 `json:"exec_seq,omitempty"` // its place in its stream
+
 	// started
 	Engine   string  `json:"engine,omitempty"`
 	Tool     string  `json:"tool,omitempty"`
-	Digest   string  `json:"digest,omitempty"`
-	ExecSeq  uint64  `json:"exec_seq,omitempty"` // of the request in its stream
 	QueuedMS float64 `json:"queued_ms,omitempty"`
 
 	// progress

@@ -144,7 +144,7 @@ type Timings struct {
 // Usage is what a run used. What the engine cannot measure is absent.
 type Usage struct {
 	CPUMS       float64 `json:"cpu_ms,omitempty"`        // user and system time of all processes
-	MaxRSSBytes int64   `json:"max_rss_bytes,omitempty"` // of the largest process
+	MaxRSSBytes int64   `json:"max_rss_bytes,omitempty"` // of the largest process; absent where it is too small to be told apart from the engine's helper
 }
 
 // Isolation says what kept the tool apart from the host.

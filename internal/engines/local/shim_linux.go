@@ -40,7 +40,7 @@ type ended struct {
 	Errno   int           `json:"errno,omitempty"` // why, where that is a system error
 	Status  int           `json:"status"`          // of wait4
 	CPU     time.Duration `json:"cpu"`             // of the whole tree
-	MaxRSS  int64         `json:"max_rss"`         // bytes, of the largest process of the tree
+	MaxRSS  int64         `json:"max_rss"`         // bytes, of the largest process of the tree; 0: no more than the shim had
 	Stopped bool          `json:"stopped"`         // the executor had asked for the end
 }
 
@@ -182,6 +182,8 @@ func exited(pid int) bool {
 // have no child exactly then.
 func reapAll(first int) ended {
 	var e ended
+	var own unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &own)
 	for round := 0; ; round++ {
 		var status unix.WaitStatus
 		var usage unix.Rusage
@@ -196,7 +198,10 @@ func reapAll(first int) ended {
 				e.Status = int(status)
 			}
 			e.CPU += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-			e.MaxRSS = max(e.MaxRSS, usage.Maxrss<<10)
+			// A process inherits the peak of the one it was forked from, until its own is higher.
+			if usage.Maxrss > own.Maxrss {
+				e.MaxRSS = max(e.MaxRSS, usage.Maxrss<<10)
+			}
 			round = -1
 			continue
 		}

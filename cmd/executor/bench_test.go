@@ -1,0 +1,410 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+)
+
+// The benchmarks start the program as a process and compare it with the bare thing in the same round; each iteration is
+// one round. `make bench` runs them; docs/performance.md has the figures.
+
+// dev is an executor dev in a process of its own.
+type dev struct {
+	process *exec.Cmd
+	url     string
+	http    string
+	dir     string
+}
+
+func startDev(tb testing.TB, config string, extra ...string) *dev {
+	tb.Helper()
+	d := &dev{dir: tb.TempDir()}
+	args := append([]string{"dev", "--nats-port", "-1", "--http", "127.0.0.1:0", "--data", filepath.Join(d.dir, "data")}, extra...)
+	if config != "" {
+		file := filepath.Join(d.dir, "executor.yaml")
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+		args = append(args, "--config", file)
+	}
+	d.process = program_(tb, args...)
+	stdout, err := d.process.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := d.process.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(d.stop)
+	ready := make(chan struct{})
+	go func() {
+		defer close(ready)
+		lines := bufio.NewScanner(stdout)
+		for lines.Scan() {
+			if _, url, ok := strings.Cut(lines.Text(), "NATS_URL="); ok {
+				d.url = url
+			}
+			if rest, ok := strings.CutPrefix(lines.Text(), "HTTP"); ok {
+				d.http = strings.TrimSuffix(strings.TrimSpace(rest), "/readyz")
+			}
+			if strings.Contains(lines.Text(), "is ready") {
+				return
+			}
+		}
+	}()
+	select {
+	case <-ready:
+	case <-time.After(30 * time.Second):
+		tb.Fatal("executor dev did not become ready")
+	}
+	if d.url == "" {
+		tb.Fatal("executor dev ended before it was ready")
+	}
+	return d
+}
+
+func program_(tb testing.TB, args ...string) *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c := exec.Command(self, args...)
+	if built := os.Getenv("EXECUTOR_BENCH_PROGRAM"); built != "" {
+		c = exec.Command(built, args...)
+	}
+	c.Env = append(os.Environ(), asProgram+"=1", "XDG_STATE_HOME="+tb.TempDir())
+	c.Stderr = os.Stderr
+	return c
+}
+
+func (d *dev) stop() {
+	d.process.Process.Signal(os.Interrupt)
+	d.process.Wait()
+}
+
+func (d *dev) connect(tb testing.TB) *nats.Conn {
+	tb.Helper()
+	nc, err := nats.Connect(d.url)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(nc.Close)
+	return nc
+}
+
+// rss is the resident memory of a process in bytes.
+func rss(tb testing.TB, pid int) int64 {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(text), "\n") {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kb, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kb << 10
+		}
+	}
+	return 0
+}
+
+func bareExec(tb testing.TB) {
+	c := exec.Command("/bin/true")
+	stdout, _ := c.StdoutPipe()
+	stderr, _ := c.StderrPipe()
+	if err := c.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	io.Copy(io.Discard, stdout)
+	io.Copy(io.Discard, stderr)
+	c.Wait()
+}
+
+func percentile(d []time.Duration, p float64) time.Duration {
+	slices.Sort(d)
+	return d[min(len(d)-1, int(float64(len(d))*p))]
+}
+
+func median(f []float64) float64 {
+	slices.Sort(f)
+	return f[len(f)/2]
+}
+
+const trueTool = `{"name":"true","engine":"local","engine_spec":{"command":["/bin/true"]}}`
+
+const benchConfig = `
+executor: {slots: 16}
+execution: {max_output_bytes: 4Gi}
+nats: {streams: {reply_bytes: 6Gi}}
+`
+
+// BenchmarkLatency: one request at a time, from the call of tools.run to its answer, against a bare fork and exec.
+func BenchmarkLatency(b *testing.B) {
+	d := startDev(b, benchConfig)
+	nc := d.connect(b)
+	request := []byte(`{"contract":` + trueTool + `}`)
+	var p50, p99, bare []float64
+	for b.Loop() {
+		const n = 500
+		var ours, theirs []time.Duration
+		for range n {
+			begin := time.Now()
+			bareExec(b)
+			theirs = append(theirs, time.Since(begin))
+			begin = time.Now()
+			reply, err := nc.Request("tools.run", request, 5*time.Second)
+			if err != nil || !bytes.Contains(reply.Data, []byte(`"succeeded"`)) {
+				b.Fatal(err, reply)
+			}
+			ours = append(ours, time.Since(begin))
+		}
+		base := percentile(theirs, 0.5)
+		p50 = append(p50, (percentile(ours, 0.5)-base).Seconds()*1e3)
+		p99 = append(p99, (percentile(ours, 0.99)-base).Seconds()*1e3)
+		bare = append(bare, base.Seconds()*1e3)
+	}
+	b.ReportMetric(median(bare), "bare-p50-ms")
+	b.ReportMetric(median(p50), "over-p50-ms")
+	b.ReportMetric(median(p99), "over-p99-ms")
+}
+
+// BenchmarkThroughput: 5,000 requests on 16 slots, from the first publish to the last stored result, against loops with
+// 16 workers that only fork and exec, and that make the private directories as well.
+func BenchmarkThroughput(b *testing.B) {
+	d := startDev(b, benchConfig)
+	nc := d.connect(b)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		b.Fatal(err)
+	}
+	request := []byte(`{"contract":` + trueTool + `}`)
+	const n = 5000
+	workers := func(one func()) float64 {
+		var left atomic.Int64
+		left.Store(n)
+		var all sync.WaitGroup
+		begin := time.Now()
+		for range 16 {
+			all.Go(func() {
+				for left.Add(-1) >= 0 {
+					one()
+				}
+			})
+		}
+		all.Wait()
+		return n / time.Since(begin).Seconds()
+	}
+	dir := b.TempDir()
+	var count atomic.Int64
+	var rate, bare, bareDirs, ratio, ratioDirs []float64
+	for b.Loop() {
+		x := workers(func() { bareExec(b) })
+		y := workers(func() {
+			run := filepath.Join(dir, strconv.FormatInt(count.Add(1), 10))
+			os.Mkdir(run, 0o700)
+			os.Mkdir(run+"/work", 0o700)
+			os.Mkdir(run+"/tmp", 0o700)
+			os.WriteFile(run+"/args.json", []byte(`{"args":{},"context":{}}`), 0o400)
+			bareExec(b)
+			os.RemoveAll(run)
+		})
+		results := make(chan *nats.Msg, n)
+		sub, err := nc.ChanSubscribe("tools.reply.*.result", results)
+		if err != nil {
+			b.Fatal(err)
+		}
+		nc.Flush()
+		begin := time.Now()
+		for range n {
+			if _, err := js.PublishAsync("tools.exec.local", request, jetstream.WithStallWait(10*time.Second)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for range n {
+			select {
+			case <-results:
+			case <-time.After(20 * time.Second):
+				b.Fatal("a result is missing")
+			}
+		}
+		z := n / time.Since(begin).Seconds()
+		sub.Unsubscribe()
+		rate, bare, bareDirs = append(rate, z), append(bare, x), append(bareDirs, y)
+		ratio, ratioDirs = append(ratio, z/x), append(ratioDirs, z/y)
+	}
+	b.ReportMetric(median(rate), "runs/s")
+	b.ReportMetric(median(bare), "bare-runs/s")
+	b.ReportMetric(median(bareDirs), "bare-dirs-runs/s")
+	b.ReportMetric(median(ratio), "of-bare")
+	b.ReportMetric(median(ratioDirs), "of-bare-dirs")
+}
+
+// BenchmarkOutput: 2 GiB printed by one tool, to a subscriber of the stored output that checks every byte, against a bare
+// asynchronous publish of 64 KiB messages into a stream of the same kind with the same subscriber.
+func BenchmarkOutput(b *testing.B) {
+	const total = 2 << 30
+	d := startDev(b, benchConfig)
+	nc := d.connect(b)
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(64))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx := context.Background()
+	pattern := make([]byte, 1<<20)
+	for i := range pattern {
+		pattern[i] = byte('a' + i%26)
+		if i%80 == 79 {
+			pattern[i] = '\n'
+		}
+	}
+	file := filepath.Join(b.TempDir(), "pattern")
+	if err := os.WriteFile(file, pattern, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	// check returns when total bytes of the pattern have come.
+	check := func(sub *nats.Subscription, what string) {
+		got := 0
+		for got < total {
+			msg, err := sub.NextMsg(30 * time.Second)
+			if err != nil {
+				b.Fatalf("%s: after %d bytes: %v", what, got, err)
+			}
+			for rest := msg.Data; len(rest) > 0; {
+				at := got % len(pattern)
+				n := min(len(rest), len(pattern)-at)
+				if !bytes.Equal(rest[:n], pattern[at:at+n]) {
+					b.Fatalf("%s: wrong bytes after %d", what, got)
+				}
+				rest, got = rest[n:], got+n
+			}
+		}
+	}
+	var ours, bare, ratio, growth []float64
+	for i := 0; b.Loop(); i++ {
+		if _, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: "BARE", Subjects: []string{"bare"}, MaxBytes: 3 << 30, Discard: jetstream.DiscardOld}); err != nil {
+			b.Fatal(err)
+		}
+		sub, _ := nc.SubscribeSync("bare")
+		sub.SetPendingLimits(-1, -1)
+		begin := time.Now()
+		go func() {
+			for sent := 0; sent < total; sent += 64 << 10 {
+				at := sent % len(pattern)
+				if _, err := js.PublishAsync("bare", pattern[at:at+64<<10], jetstream.WithStallWait(10*time.Second)); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		}()
+		check(sub, "bare")
+		x := total / time.Since(begin).Seconds() / (1 << 20)
+		sub.Unsubscribe()
+		js.DeleteStream(ctx, "BARE")
+
+		id := fmt.Sprintf("output-%d-%d", os.Getpid(), i)
+		sub, _ = nc.SubscribeSync("tools.reply." + id + ".output")
+		sub.SetPendingLimits(-1, -1)
+		nc.Flush()
+		before := rss(b, d.process.Process.Pid)
+		var most atomic.Int64
+		watch, stop := context.WithCancel(ctx)
+		var watcher sync.WaitGroup
+		watcher.Go(func() {
+			for watch.Err() == nil {
+				most.Store(max(most.Load(), rss(b, d.process.Process.Pid)))
+				select {
+				case <-time.After(20 * time.Millisecond):
+				case <-watch.Done():
+				}
+			}
+		})
+		request, _ := json.Marshal(map[string]any{"id": id, "contract": map[string]any{"name": "flood", "engine": "local", "engine_spec": map[string]any{
+			"command": []string{"/bin/sh", "-c", "i=0; while [ $i -lt 2048 ]; do cat " + file + "; i=$((i+1)); done"}, "timeout": 120}}})
+		begin = time.Now()
+		if _, err := nc.Request("tools.exec.local", request, 5*time.Second); err != nil {
+			b.Fatal(err)
+		}
+		check(sub, "ours")
+		y := total / time.Since(begin).Seconds() / (1 << 20)
+		stop()
+		watcher.Wait()
+		sub.Unsubscribe()
+		ours, bare, ratio = append(ours, y), append(bare, x), append(ratio, y/x)
+		growth = append(growth, float64(most.Load()-before)/(1<<20))
+	}
+	b.ReportMetric(median(ours), "MiB/s")
+	b.ReportMetric(median(bare), "bare-MiB/s")
+	b.ReportMetric(median(ratio), "of-bare")
+	b.ReportMetric(median(growth), "growth-MiB")
+}
+
+// BenchmarkLine: from write() in the tool to the arrival at a subscriber, one line at a time. The line is the time of the
+// write, in nanoseconds since the boot of the clock that both read.
+func BenchmarkLine(b *testing.B) {
+	d := startDev(b, benchConfig)
+	nc := d.connect(b)
+	self, _ := os.Executable()
+	var all, p99 []float64
+	for i := 0; b.Loop(); i++ {
+		id := fmt.Sprintf("line-%d-%d", os.Getpid(), i)
+		sub, _ := nc.SubscribeSync("tools.reply." + id + ".output")
+		nc.Flush()
+		request, _ := json.Marshal(map[string]any{"id": id, "contract": map[string]any{"name": "line", "engine": "local", "engine_spec": map[string]any{
+			"command": []string{self}, "env": map[string]string{asPrinter: "200"}, "timeout": 120}}})
+		if _, err := nc.Request("tools.exec.local", request, 5*time.Second); err != nil {
+			b.Fatal(err)
+		}
+		var delays []time.Duration
+		for len(delays) < 200 {
+			msg, err := sub.NextMsg(10 * time.Second)
+			if err != nil {
+				b.Fatal(err)
+			}
+			now := time.Now().UnixNano()
+			for line := range strings.Lines(string(msg.Data)) {
+				at, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+				if err != nil {
+					b.Fatal(err)
+				}
+				delays = append(delays, time.Duration(now-at))
+			}
+		}
+		sub.Unsubscribe()
+		all = append(all, percentile(delays, 0.5).Seconds()*1e3)
+		p99 = append(p99, percentile(delays, 0.99).Seconds()*1e3)
+	}
+	b.ReportMetric(median(all), "p50-ms")
+	b.ReportMetric(median(p99), "p99-ms")
+}
+
+// asPrinter makes this test binary a tool that prints the time, that many times.
+const asPrinter = "EXECUTOR_TEST_PRINTER"
+
+func printTimes(times string) {
+	n, _ := strconv.Atoi(times)
+	for range n {
+		time.Sleep(2 * time.Millisecond)
+		os.Stdout.WriteString(strconv.FormatInt(time.Now().UnixNano(), 10) + "\n")
+	}
+}
+
+var _ = contracts.Stdout

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/praxis-sdk/executor/configs"
+	"github.com/praxis-sdk/executor/internal/bus"
+)
+
+// Files in the data directory of executor dev.
+const (
+	devToken = "token"   // what clients of its NATS server must give; stays the same
+	devURL   = "dev.url" // where it runs now, for our own commands
+	devLock  = "dev.lock"
+)
+
+type devFlags struct {
+	port         int
+	data, config string
+	tools        []string
+	http         string
+	noAuth       bool
+	level        string
+}
+
+func (p *program) devCommand() *cobra.Command {
+	var flags devFlags
+	c := &cobra.Command{
+		Use: "dev", Short: "Run everything on this machine: a NATS server and an executor", Args: cobra.NoArgs,
+		Long: `dev starts a NATS server with JetStream inside of this program and an executor on it, for developing tools and
+agents. It listens on 127.0.0.1 only and asks for a token, which the commands of this program find by themselves.
+Requests may bring their own contracts. Tools run as ordinary processes with your rights.`,
+		Example: "  executor dev --tools ./tools\n  executor dev --nats-port -1 --http 127.0.0.1:0 --data ./.executor",
+	}
+	c.Flags().IntVar(&flags.port, "nats-port", 4222, "`PORT` of the NATS server; -1 for any free one")
+	c.Flags().StringVar(&flags.data, "data", "", "`DIR` for streams, caches and the token (default "+configs.DefaultDataDir(false)+")")
+	c.Flags().StringArrayVar(&flags.tools, "tools", nil, "`DIR` with contracts; repeatable")
+	c.Flags().StringVar(&flags.http, "http", "", "`ADDR` of /healthz and /readyz; port 0 for any free one, \"off\" for none (default 127.0.0.1:8088, or any free port)")
+	c.Flags().BoolVar(&flags.noAuth, "no-auth", false, "let every process of this machine use the NATS server")
+	c.Flags().StringVar(&flags.config, "config", "", "configuration `FILE`")
+	c.Flags().StringVar(&flags.level, "log-level", "warn", "debug, info, warn or error")
+	c.RunE = func(c *cobra.Command, _ []string) error { return p.dev(c.Context(), flags) }
+	return c
+}
+
+func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
+	config := configs.Development()
+	if flags.config != "" {
+		if config, err = loadConfig(flags.config, config); err != nil {
+			return err
+		}
+	}
+	config.Log.Level = flags.level
+	log := newLogger(config.Log, p.stderr)
+	data := flags.data
+	if data == "" {
+		data = configs.DefaultDataDir(false)
+	}
+	if data, err = absolute(data); err != nil {
+		return err
+	}
+	unlock, err := lockData(data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, dir := range flags.tools {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return usage("--tools %s: there is no such directory", dir)
+		}
+		config.Tools.Directories = append(config.Tools.Directories, dir)
+	}
+
+	server, err := p.startServer(flags, data, log)
+	if err != nil {
+		return err
+	}
+	defer server.Stop()
+	config.NATS.URLs = []string{server.URL()}
+	config.Executor.Slots = slotsOf(config.Executor.Slots)
+	config.HTTP.Listen = httpAddress(flags.http)
+	if flags.http == "" {
+		config.HTTP.Listen = freeIfTaken(configs.Default().HTTP.Listen)
+	}
+	s, err := newService(ctx, config, data, false, log)
+	if err != nil {
+		return err
+	}
+	forget, err := announce(data, server.URL())
+	if err != nil {
+		s.close()
+		return err
+	}
+	defer forget()
+	return s.run(ctx, func() { p.printReady(s, server.URL(), data, flags) })
+}
+
+func (p *program) printReady(s *service, url, data string, flags devFlags) {
+	fmt.Fprintf(p.stdout, "NATS    export NATS_URL=%s\n", url)
+	if s.http != nil {
+		fmt.Fprintf(p.stdout, "HTTP    %s/readyz\n", s.http.url())
+	}
+	fmt.Fprintf(p.stdout, "data    %s\n", data)
+	switch tools := s.registry.List(); {
+	case len(tools) > 0:
+		names := make([]string, 0, len(tools))
+		for _, t := range tools {
+			names = append(names, t.Name)
+		}
+		fmt.Fprintf(p.stdout, "tools   %s\n", strings.Join(names, ", "))
+	case len(flags.tools) == 0:
+		fmt.Fprintln(p.stdout, "tools   none; give a directory of contracts by --tools DIR, or run a contract file: executor run FILE")
+	default:
+		fmt.Fprintf(p.stdout, "tools   none in %s\n", strings.Join(flags.tools, ", "))
+	}
+	fmt.Fprintf(p.stdout, "executor %s is ready (Ctrl-C stops it)\n", s.name)
+}
+
+// startServer starts the NATS server. A port that is taken is told with who has it and what to do.
+func (p *program) startServer(flags devFlags, data string, log zerolog.Logger) (*bus.Server, error) {
+	token := ""
+	if !flags.noAuth {
+		var err error
+		if token, err = readToken(filepath.Join(data, devToken)); err != nil {
+			return nil, err
+		}
+	}
+	server, err := bus.StartServer(bus.ServerConfig{Port: flags.port, Dir: filepath.Join(data, "nats"), Token: token, Log: log})
+	if err == nil {
+		return server, nil
+	}
+	if taken(err) {
+		who := portOwner(flags.port)
+		return nil, fmt.Errorf("port %d is taken%s; start this one on a free port (--nats-port -1), or use that server: executor serve --server nats://127.0.0.1:%d", flags.port, who, flags.port)
+	}
+	return nil, fmt.Errorf("start the NATS server: %w", err)
+}
+
+// readToken returns the token of a data directory, and makes one the first time.
+func readToken(file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err == nil && len(strings.TrimSpace(string(text))) >= 16 {
+		return strings.TrimSpace(string(text)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	token := rand.Text()
+	return token, os.WriteFile(file, []byte(token+"\n"), 0o600)
+}
+
+// announce writes where this dev runs: into its data directory, and where commands look that were told no place. The
+// returned function takes it back.
+func announce(data, url string) (func(), error) {
+	files := []string{filepath.Join(data, devURL)}
+	if known := filepath.Join(configs.DefaultDataDir(false), devURL); known != files[0] {
+		if _, err := os.Stat(known); errors.Is(err, fs.ErrNotExist) && os.MkdirAll(filepath.Dir(known), 0o700) == nil {
+			files = append(files, known)
+		}
+	}
+	forget := func() {
+		for _, f := range files {
+			if text, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(text)) == url {
+				os.Remove(f)
+			}
+		}
+	}
+	for _, f := range files {
+		if err := os.WriteFile(f, []byte(url+"\n"), 0o600); err != nil {
+			forget()
+			return nil, err
+		}
+	}
+	return forget, nil
+}

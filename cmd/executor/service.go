@@ -1,0 +1,338 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/rs/zerolog"
+
+	"github.com/praxis-sdk/executor/configs"
+	"github.com/praxis-sdk/executor/internal/bus"
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/local"
+	"github.com/praxis-sdk/executor/internal/executor"
+)
+
+// engineTable is where a new engine is one line. Each is built only if the configuration enables it; an error means that
+// this instance cannot serve it.
+var engineTable = []struct {
+	name    string
+	enabled func(configs.Config) bool
+	build   func(config configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error)
+}{
+	{contracts.EngineLocal, func(c configs.Config) bool { return c.Execution.Local.Enabled },
+		func(c configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error) {
+			return local.New(c.LocalEngine(dataDir), log)
+		}},
+}
+
+// service is one running instance.
+type service struct {
+	config   configs.Config
+	name     string
+	dataDir  string
+	log      zerolog.Logger
+	started  time.Time
+	bus      *bus.Bus
+	engines  map[string]engines.Engine
+	registry *executor.Registry
+	core     *executor.Executor
+	slots    *bus.Slots
+	http     *httpServer
+	draining sync.Once
+	drains   chan struct{} // closed when it takes no more
+}
+
+// newService joins the parts of an instance: it connects, declares and listens, but takes no requests yet. strict refuses
+// contracts that are wrong; else they are named and left out.
+func newService(ctx context.Context, config configs.Config, dataDir string, strict bool, log zerolog.Logger) (*service, error) {
+	s := &service{config: config, dataDir: dataDir, log: log, started: time.Now(), engines: map[string]engines.Engine{}, registry: executor.NewRegistry(), drains: make(chan struct{})}
+	if s.name = config.Executor.Name; s.name == "" {
+		s.name = instanceName()
+	}
+	ok := false
+	defer func() {
+		if !ok {
+			s.close()
+		}
+	}()
+	if err := s.registry.Load(config.Tools.Directories); err != nil {
+		if strict {
+			return nil, exitCode{exitUsage, "tools.directories: these contracts are wrong:\n" + err.Error()}
+		}
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			log.Error().Msg("contract left out: " + line)
+		}
+	}
+	if err := s.buildEngines(); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.bus, err = bus.Connect(ctx, config.NATS, s.name, log); err != nil {
+		return nil, err
+	}
+	names := s.engineNames()
+	if err := s.bus.Declare(ctx, names); err != nil {
+		return nil, err
+	}
+	core := config.Core(s.name)
+	core.ResultInlineBytes = min(core.ResultInlineBytes, int(s.bus.MaxPayload()/2))
+	ownInbox := config.NATS.InboxPrefix
+	s.core = executor.New(core, coreBus{s.bus}, s.engines, s.registry, ownInbox, log)
+	s.slots = bus.NewSlots(config.Executor.Slots)
+	if err := s.bus.OnCancel(s.core.Cancel); err != nil {
+		return nil, fmt.Errorf("listen for cancels: %w", err)
+	}
+	s.bus.OnReconnect(func() { go s.core.LookForCancels(context.Background()) })
+	if s.http, err = listenHTTP(config.HTTP.Listen, s.ready); err != nil {
+		return nil, fmt.Errorf("http.listen: %w", err)
+	}
+	ok = true
+	return s, nil
+}
+
+// coreBus is the bus as the core knows it.
+type coreBus struct{ *bus.Bus }
+
+func (b coreBus) Claim(ctx context.Context, started contracts.Event, after uint64, trace string) (bool, error) {
+	err := b.Bus.Claim(ctx, started, after, trace)
+	if errors.Is(err, bus.ErrClaimed) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (b coreBus) Journal(ctx context.Context, id string, attempt int, copies contracts.Copies, freed func()) executor.Journal {
+	return b.Bus.Journal(ctx, id, attempt, copies, freed)
+}
+
+func (s *service) buildEngines() error {
+	var reasons []string
+	for _, e := range engineTable {
+		if !e.enabled(s.config) {
+			reasons = append(reasons, fmt.Sprintf("%s: not enabled (execution.%s.enabled)", e.name, e.name))
+			continue
+		}
+		engine, err := e.build(s.config, s.dataDir, s.log)
+		if err != nil {
+			s.log.Warn().Str("engine", e.name).Str("reason", contracts.AsError(err).Message).Msg("engine not served")
+			reasons = append(reasons, e.name+": "+contracts.AsError(err).Message)
+			continue
+		}
+		s.engines[e.name] = engine
+	}
+	if s.config.Execution.Dagger.Enabled {
+		s.log.Warn().Str("engine", contracts.EngineDagger).Str("reason", "this version has no Dagger engine").Msg("engine not served")
+		reasons = append(reasons, "dagger: this version has no Dagger engine")
+	}
+	if len(s.engines) == 0 {
+		return fmt.Errorf("there is no engine to serve:\n%s", strings.Join(reasons, "\n"))
+	}
+	return nil
+}
+
+func (s *service) engineNames() []string {
+	var names []string
+	for name := range s.engines {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// run takes requests until ctx ends, then drains: it finishes what runs, up to the drain time, and leaves the rest to
+// others. It closes the service.
+func (s *service) run(ctx context.Context, ready func()) error {
+	defer s.close()
+	work, stopWork := context.WithCancelCause(context.Background())
+	defer stopWork(nil)
+	background, stopBackground := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer stopBackground()
+
+	presence := s.bus.Presence(s.presence)
+	parts.Go(func() { presence.Announce(background) })
+	parts.Go(func() { s.core.Keep(background) })
+	door, err := s.bus.OpenFrontDoor(bus.Desk{
+		Admit:   s.core.Admit,
+		ReplyTo: func(subject string) error { return s.config.Policy.CheckReplyTo(subject, s.config.NATS.InboxPrefix) },
+		Discover: func(ctx context.Context) (contracts.Discovery, error) {
+			return s.discover(ctx, presence)
+		},
+	}, programVersion())
+	if err != nil {
+		return err
+	}
+	parts.Go(func() {
+		<-ctx.Done()
+		s.drain()
+		door.Close()
+		timer := time.NewTimer(time.Duration(s.config.Executor.DrainTimeout))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			s.log.Warn().Msg("the drain time is over; stopping what still runs and leaving it to others")
+			stopWork(executor.Draining)
+		case <-background.Done():
+		}
+	})
+	s.log.Info().Str("executor", s.name).Strs("engines", s.engineNames()).Int("slots", s.slots.Total()).Int("tools", s.registry.Len()).
+		Str("version", programVersion()).Msg("executor is ready")
+	if ready != nil {
+		ready()
+	}
+	if err := s.bus.Consume(ctx, work, s.engineNames(), s.slots, s.core.Handle); err != nil {
+		return err
+	}
+	s.log.Info().Msg("executor has stopped")
+	return nil
+}
+
+func (s *service) drain() {
+	s.draining.Do(func() {
+		close(s.drains)
+		if busy := s.slots.Busy(); busy > 0 {
+			s.log.Info().Int("running", busy).Stringer("drain_timeout", s.config.Executor.DrainTimeout).Msg("stopping: waiting for what runs; a second signal ends it at once")
+		}
+	})
+}
+
+func (s *service) isDraining() bool {
+	select {
+	case <-s.drains:
+		return true
+	default:
+		return false
+	}
+}
+
+// close releases what newService made.
+func (s *service) close() {
+	if s.http != nil {
+		s.http.close()
+	}
+	for _, e := range s.engines {
+		if c, ok := e.(io.Closer); ok {
+			c.Close()
+		}
+	}
+	if s.bus != nil {
+		s.bus.Close()
+	}
+}
+
+func (s *service) presence() contracts.Presence {
+	p := contracts.Presence{
+		Name: s.name, Version: programVersion(), Started: s.started.UTC(), Slots: s.slots.Total(), Busy: s.slots.Busy(),
+		Engines: map[string]contracts.EnginePresence{}, Tools: s.registry.Len(), Drains: s.isDraining(),
+	}
+	for name, e := range s.engines {
+		state := contracts.EnginePresence{Ready: true}
+		if name == contracts.EngineLocal {
+			state.Tier = "none"
+		}
+		if err := e.Ready(context.Background()); err != nil {
+			state.Ready, state.Reason = false, contracts.AsError(err).Message
+		}
+		p.Engines[name] = state
+	}
+	return p
+}
+
+func (s *service) discover(ctx context.Context, presence *bus.Presence) (contracts.Discovery, error) {
+	fleet, err := presence.Fleet(ctx)
+	if err != nil {
+		return contracts.Discovery{}, err
+	}
+	d := contracts.Discovery{Type: "discovery", Prefix: s.bus.Subjects().Prefix(), Executors: fleet, Tools: s.core.Tools()}
+	for _, one := range fleet {
+		for name, state := range one.Engines {
+			if state.Ready && !one.Drains && !slices.Contains(d.Engines, name) {
+				d.Engines = append(d.Engines, name)
+			}
+		}
+	}
+	slices.Sort(d.Engines)
+	return d, nil
+}
+
+// ready is nil while requests are taken, else says why not.
+func (s *service) ready() error {
+	switch {
+	case s.isDraining():
+		return errors.New("draining")
+	case !s.bus.Connected():
+		return errors.New("no connection to NATS")
+	}
+	var reasons []string
+	for name, e := range s.engines {
+		if err := e.Ready(context.Background()); err != nil {
+			reasons = append(reasons, name+": "+contracts.AsError(err).Message)
+		}
+	}
+	if len(reasons) == len(s.engines) {
+		return errors.New(strings.Join(reasons, "; "))
+	}
+	return nil
+}
+
+var notInNames = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+
+// instanceName is the host's name and four digits, so that many instances share a host.
+func instanceName() string {
+	host, err := os.Hostname()
+	host, _, _ = strings.Cut(host, ".")
+	if host = strings.Trim(notInNames.ReplaceAllString(host, "-"), "-"); err != nil || host == "" {
+		host = "executor"
+	}
+	digits := make([]byte, 2)
+	rand.Read(digits)
+	return host[:min(len(host), 40)] + "-" + hex.EncodeToString(digits)
+}
+
+// slotsOf is how many runs an instance has at a time.
+func slotsOf(configured int) int {
+	if configured > 0 {
+		return configured
+	}
+	return 4 * runtime.GOMAXPROCS(0)
+}
+
+// newLogger logs as the configuration says: for people on a terminal, as JSON elsewhere.
+func newLogger(c configs.Log, w io.Writer) zerolog.Logger {
+	level, err := zerolog.ParseLevel(c.Level)
+	if err != nil {
+		level = zerolog.InfoLevel
+	}
+	terminal := isTerminal(w)
+	if c.Format == "console" || c.Format == "auto" && terminal {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !terminal || os.Getenv("NO_COLOR") != ""}
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
+}
+
+// taken reports whether an error says that an address is in use.
+func taken(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && strings.Contains(err.Error(), "address already in use")
+}

@@ -1,0 +1,270 @@
+// Package configs has the configuration of the program: what may be in its file, what holds where the file says nothing,
+// and the examples that come with it. executor.yaml beside this file shows every key with its default.
+package configs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"gopkg.in/yaml.v3"
+
+	"github.com/praxis-sdk/executor/internal/bus"
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines/local"
+	"github.com/praxis-sdk/executor/internal/executor"
+)
+
+// Config is the whole configuration, in the order of the file.
+type Config struct {
+	NATS      bus.Config      `json:"nats"`
+	Executor  Instance        `json:"executor"`
+	Execution Execution       `json:"execution"`
+	Policy    executor.Policy `json:"policy"`
+	Tools     Tools           `json:"tools"`
+	HTTP      HTTP            `json:"http"`
+	Log       Log             `json:"log"`
+}
+
+// Instance is the section executor: this instance.
+type Instance struct {
+	Name         string             `json:"name"`          // "": host name and four digits
+	Slots        int                `json:"slots"`         // runs at a time; 0: four for each processor
+	MaxAttempts  int                `json:"max_attempts"`  // starts of a tool for one request, where executors died under it
+	DrainTimeout contracts.Duration `json:"drain_timeout"` // how long runs may go on after SIGTERM
+	DataDir      string             `json:"data_dir"`      // "": DefaultDataDir
+}
+
+// Execution is the section execution, which has the shape it has in the Praxis SDK.
+type Execution struct {
+	DefaultEngine     string             `json:"default_engine"`
+	EnableSandboxing  bool               `json:"enable_sandboxing"`
+	MaxExecutionTime  contracts.Duration `json:"max_execution_time"` // bound on all timeouts
+	CleanupTempFiles  bool               `json:"cleanup_temp_files"`
+	ResultInlineBytes contracts.Size     `json:"result_inline_bytes"` // of stdout and stderr in a result
+	MaxOutputBytes    contracts.Size     `json:"max_output_bytes"`    // published of one run
+	Local             Local              `json:"local"`
+	Dagger            Dagger             `json:"dagger"`
+}
+
+// Local is the section execution.local.
+type Local struct {
+	Enabled   bool                `json:"enabled"`
+	Path      string              `json:"path"` // PATH of tools
+	Env       contracts.Variables `json:"env"`  // added to the environment of every tool
+	KillGrace contracts.Duration  `json:"kill_grace"`
+}
+
+// Dagger is the section execution.dagger. It is read as Praxis has it; this version has no Dagger engine yet.
+type Dagger struct {
+	Enabled           bool               `json:"enabled"`
+	SessionTimeout    contracts.Duration `json:"session_timeout"`
+	DefaultImage      string             `json:"default_image"`
+	MountDockerSocket bool               `json:"mount_docker_socket"`
+	ResourceLimits    ResourceLimits     `json:"resource_limits"`
+}
+
+// ResourceLimits bound containers.
+type ResourceLimits struct {
+	CPU    contracts.CPU  `json:"cpu"`
+	Memory contracts.Size `json:"memory"`
+}
+
+// Tools is the section tools.
+type Tools struct {
+	Directories []string `json:"directories"` // with contracts; relative ones are relative to the file
+}
+
+// HTTP is the section http.
+type HTTP struct {
+	Listen string `json:"listen"` // address of /healthz and /readyz; "": none
+}
+
+// Log is the section log.
+type Log struct {
+	Level  string `json:"level"`
+	Format string `json:"format"` // console, json, or auto: console on a terminal
+}
+
+// Default is what holds where the file says nothing. It is what a production instance should have.
+func Default() Config {
+	return Config{
+		NATS:     bus.DefaultConfig(),
+		Executor: Instance{MaxAttempts: 3, DrainTimeout: contracts.Seconds(30)},
+		Execution: Execution{
+			DefaultEngine: contracts.EngineLocal, EnableSandboxing: true, MaxExecutionTime: contracts.Seconds(3600), CleanupTempFiles: true,
+			ResultInlineBytes: 256 << 10, MaxOutputBytes: 64 << 20,
+			Local: Local{Enabled: true, Path: local.DefaultPath, KillGrace: contracts.Seconds(5)},
+		},
+		Policy: executor.Policy{ReplyPrefixes: executor.DefaultReplyPrefixes},
+		HTTP:   HTTP{Listen: "127.0.0.1:8088"},
+		Log:    Log{Level: "info", Format: "auto"},
+	}
+}
+
+// Development is Default with what `executor dev` changes: a developer runs his own tools on his own machine.
+func Development() Config {
+	c := Default()
+	c.Execution.EnableSandboxing = false
+	c.Execution.Local.Path = os.Getenv("PATH")
+	if c.Execution.Local.Path == "" {
+		c.Execution.Local.Path = local.DefaultPath
+	}
+	c.Policy.InlineContracts, c.Policy.Shell = true, true
+	c.Policy.Network = []string{"host"}
+	return c
+}
+
+// Load reads a file over what base holds. Unknown keys are errors; ${VAR} and ${VAR:-default} in values stand for
+// variables of the environment. An error is of type contracts.Problems, or says why the file cannot be read.
+func Load(file string, base Config) (Config, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return base, err
+	}
+	documents, err := contracts.ParseYAML(file, text)
+	if err != nil {
+		return base, err
+	}
+	switch len(documents) {
+	case 0:
+		return base, nil // nothing but comments
+	case 1:
+	default:
+		return base, contracts.Problems{{File: file, Line: documents[1].Line, Column: 1, Message: "is a second document; a configuration is one"}}
+	}
+	root := documents[0]
+	problems := expand(file, root)
+	c := base
+	problems = append(problems, contracts.Decode(file, root, &c)...)
+	if len(problems) == 0 {
+		problems = c.check(file, root)
+	}
+	if len(problems) > 0 {
+		return base, problems
+	}
+	dir := filepath.Dir(file)
+	for i, d := range c.Tools.Directories {
+		if !filepath.IsAbs(d) {
+			c.Tools.Directories[i] = filepath.Join(dir, d)
+		}
+	}
+	return c, nil
+}
+
+var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}`)
+
+// expand replaces variables inside of values. It works on the tree, so that no value can add keys.
+func expand(file string, n *yaml.Node) contracts.Problems {
+	var problems contracts.Problems
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 {
+			continue
+		}
+		problems = append(problems, expand(file, child)...)
+	}
+	if n.Kind != yaml.ScalarNode || !strings.Contains(n.Value, "${") {
+		return problems
+	}
+	n.Value = variable.ReplaceAllStringFunc(n.Value, func(s string) string {
+		m := variable.FindStringSubmatch(s)
+		if value, set := os.LookupEnv(m[1]); set {
+			return value
+		}
+		if strings.Contains(s, ":-") {
+			return m[2]
+		}
+		problems = append(problems, contracts.Problem{File: file, Line: n.Line, Column: n.Column,
+			Message: fmt.Sprintf("the environment variable %s is not set; set it, or give a default: ${%s:-…}", m[1], m[1])})
+		return ""
+	})
+	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 {
+		n.Tag = ""
+		n.Tag = n.ShortTag() // ${PORT} is a number once it is known
+	}
+	return problems
+}
+
+// check finds what is wrong beyond the types.
+func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
+	var problems contracts.Problems
+	bad := func(wrong bool, path, message string) {
+		if wrong {
+			n, at := contracts.Locate(root, strings.Split(path, ".")...)
+			problems = append(problems, contracts.Problem{File: file, Line: n.Line, Column: n.Column, Path: at, Message: message})
+		}
+	}
+	_, err := contracts.NewSubjects(c.NATS.SubjectPrefix)
+	bad(err != nil, "nats.subject_prefix", fmt.Sprint(err))
+	bad(len(c.NATS.URLs) == 0, "nats.urls", "is empty; name at least one server, as nats://127.0.0.1:4222")
+	bad(!inboxPrefix.MatchString(c.NATS.InboxPrefix), "nats.inbox_prefix", "must be one token of letters, digits and _")
+	bad(c.NATS.Replicas < 1 || c.NATS.Replicas > 5, "nats.replicas", "must be 1 to 5")
+	bad(c.NATS.AckWait < contracts.Seconds(1), "nats.ack_wait", "must be at least 1 second")
+	bad(c.NATS.ConnectWait <= 0, "nats.connect_timeout", "must be above 0")
+	s := c.NATS.Streams
+	bad(s.QueueMessages < 1, "nats.streams.queue_messages", "must be at least 1")
+	for path, size := range map[string]contracts.Size{"queue_bytes": s.QueueBytes, "reply_bytes": s.ReplyBytes, "result_bytes": s.ResultBytes, "dead_bytes": s.DeadBytes} {
+		bad(size < 1<<20, "nats.streams."+path, "must be at least 1Mi")
+	}
+	for path, age := range map[string]contracts.Duration{"reply_age": s.ReplyAge, "result_age": s.ResultAge, "dead_age": s.DeadAge} {
+		bad(age < contracts.Seconds(60), "nats.streams."+path, "must be at least 1 minute")
+	}
+	bad(c.Executor.Name != "" && !instanceName.MatchString(c.Executor.Name), "executor.name", "must be letters, digits, _ and -, 64 at most")
+	bad(c.Executor.Slots < 0 || c.Executor.Slots > 10_000, "executor.slots", "must be 0 (four for each processor) to 10000")
+	bad(c.Executor.MaxAttempts < 1, "executor.max_attempts", "must be at least 1")
+	bad(c.Executor.DrainTimeout < 0, "executor.drain_timeout", "must not be below 0")
+	e := c.Execution
+	bad(!slices.Contains(contracts.Engines, e.DefaultEngine), "execution.default_engine", "must be "+strings.Join(contracts.Engines, ", or "))
+	bad(e.MaxExecutionTime <= 0, "execution.max_execution_time", "must be above 0")
+	bad(e.ResultInlineBytes < 1<<10 || e.ResultInlineBytes > 64<<20, "execution.result_inline_bytes", "must be 1Ki to 64Mi, and less than the server's max_payload")
+	bad(e.MaxOutputBytes < 0, "execution.max_output_bytes", "must not be below 0")
+	bad(e.Local.KillGrace < 0, "execution.local.kill_grace", "must not be below 0")
+	bad(e.Local.Path == "", "execution.local.path", "must not be empty: it is where the commands of tools are looked up")
+	_, err = zerolog.ParseLevel(c.Log.Level)
+	bad(err != nil || c.Log.Level == "", "log.level", "must be debug, info, warn or error")
+	bad(!slices.Contains([]string{"auto", "console", "json"}, c.Log.Format), "log.format", "must be auto, console or json")
+	slices.SortFunc(problems, func(a, b contracts.Problem) int { return a.Line - b.Line })
+	return problems
+}
+
+var (
+	inboxPrefix  = regexp.MustCompile(`^[A-Za-z0-9_]{1,32}$`)
+	instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+)
+
+// DefaultDataDir is where an instance keeps its files that was told no place: /var/lib/executor for root as a service,
+// else the user's state directory.
+func DefaultDataDir(service bool) string {
+	if service && os.Geteuid() == 0 {
+		return "/var/lib/executor"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "executor")
+	}
+	if home, err := os.UserHomeDir(); err == nil && home != "" {
+		return filepath.Join(home, ".local", "state", "executor")
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("executor-%d", os.Geteuid()))
+}
+
+// Core is the part that the core of the executor takes.
+func (c Config) Core(name string) executor.Config {
+	return executor.Config{
+		Name: name, DefaultEngine: c.Execution.DefaultEngine, MaxAttempts: c.Executor.MaxAttempts,
+		MaxExecutionTime:  time.Duration(c.Execution.MaxExecutionTime),
+		ResultInlineBytes: int(c.Execution.ResultInlineBytes), MaxOutputBytes: int64(c.Execution.MaxOutputBytes), Policy: c.Policy,
+	}
+}
+
+// LocalEngine is the part that the local engine takes.
+func (c Config) LocalEngine(dataDir string) local.Config {
+	return local.Config{
+		DataDir: dataDir, Path: c.Execution.Local.Path, Env: c.Execution.Local.Env, KillGrace: time.Duration(c.Execution.Local.KillGrace),
+		Sandboxing: c.Execution.EnableSandboxing, KeepFiles: !c.Execution.CleanupTempFiles,
+	}
+}

@@ -1,0 +1,113 @@
+package executor
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+)
+
+// ownVariables are given to every tool by its engine; a contract that passes them through gets those, not the
+// executor's.
+var ownVariables = []string{"PATH", "HOME", "TMPDIR", "LANG"}
+
+// CheckReplyTo reports whether answers may go to a subject: below the configured prefixes, and never into an executor's
+// own inbox. An error has the code policy_denied.
+func (p Policy) CheckReplyTo(subject, ownInbox string) error {
+	prefixes := p.ReplyPrefixes
+	if len(prefixes) == 0 {
+		prefixes = DefaultReplyPrefixes
+	}
+	if err := contracts.CheckSubject(subject); err != nil {
+		return contracts.Errorf(contracts.PolicyDenied, "reply_to: %s", err)
+	}
+	if ownInbox != "" && (subject == ownInbox || strings.HasPrefix(subject, strings.TrimSuffix(ownInbox, ".")+".")) {
+		return contracts.Errorf(contracts.PolicyDenied, "reply_to: %q is an inbox of executors", subject)
+	}
+	if !slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(subject, prefix) }) {
+		return contracts.Errorf(contracts.PolicyDenied, "reply_to: %q is not below %s; reply into an inbox of your own", subject, strings.Join(prefixes, " or "))
+	}
+	return nil
+}
+
+// CheckContract reports whether a contract may run here. inline is one that came with its request. An error has the code
+// policy_denied and names the setting that would allow it.
+func (p Policy) CheckContract(c *contracts.Contract, spec contracts.Spec, inline bool) error {
+	denied := func(what, setting string) error {
+		return contracts.Errorf(contracts.PolicyDenied, "%s is not allowed on this executor; its operator can allow it by %s", what, setting)
+	}
+	common := spec.Common()
+	if local, ok := spec.(*contracts.LocalSpec); ok && local.Shell && inline && !p.Shell {
+		return denied("shell: true in a contract that came with its request", "policy.shell")
+	}
+	if n := common.Network; n != "" && n != "none" && !slices.Contains(p.Network, n) {
+		return denied("network: "+n, "policy.network")
+	}
+	if container := containerOf(spec); container != nil && container.Privileged && !p.Privileged {
+		return denied("privileged: true", "policy.privileged")
+	}
+	for _, m := range common.Mounts {
+		if err := p.checkMount(c, m); err != nil {
+			return err
+		}
+	}
+	for _, name := range common.EnvPassthrough {
+		if _, set := os.LookupEnv(name); set && !slices.Contains(p.EnvPassthrough, name) && !slices.Contains(ownVariables, name) {
+			return denied("env_passthrough: "+name, "policy.env_passthrough")
+		}
+	}
+	return nil
+}
+
+func containerOf(spec contracts.Spec) *contracts.ContainerSpec {
+	switch s := spec.(type) {
+	case *contracts.DockerSpec:
+		return &s.ContainerSpec
+	case *contracts.DaggerSpec:
+		return &s.ContainerSpec
+	}
+	return nil
+}
+
+// checkMount resolves the source of a mount, links included, and looks whether it lies below an allowed root.
+func (p Policy) checkMount(c *contracts.Contract, m contracts.Mount) error {
+	source := m.Source
+	if !filepath.IsAbs(source) {
+		source = filepath.Join(c.BaseDir, source)
+	}
+	source, err := filepath.EvalSymlinks(source)
+	if err != nil {
+		return contracts.Errorf(contracts.PolicyDenied, "mounts: %s: it must be there before it can be mounted (%s)", m.Source, err)
+	}
+	if strings.HasSuffix(source, "/docker.sock") && p.DockerSocket {
+		return nil
+	}
+	for _, root := range p.Mounts {
+		root, writable := strings.CutSuffix(root, ":rw")
+		resolved, err := filepath.EvalSymlinks(root)
+		if err != nil {
+			continue
+		}
+		if below, err := filepath.Rel(resolved, source); err != nil || !filepath.IsLocal(below) {
+			continue
+		}
+		if m.Mode == "rw" && !writable {
+			return contracts.Errorf(contracts.PolicyDenied, "mounts: %s may be read only on this executor; its operator can allow writing by policy.mounts: [%s:rw]", m.Source, root)
+		}
+		return nil
+	}
+	return contracts.Errorf(contracts.PolicyDenied, "mounts: %s is not below a directory that this executor may mount; its operator can allow it by policy.mounts", m.Source)
+}
+
+// passthrough are the variables that a contract passes on, as far as they are set.
+func (p Policy) passthrough(spec *contracts.CommonSpec) map[string]string {
+	values := map[string]string{}
+	for _, name := range spec.EnvPassthrough {
+		if value, set := os.LookupEnv(name); set && slices.Contains(p.EnvPassthrough, name) {
+			values[name] = value
+		}
+	}
+	return values
+}

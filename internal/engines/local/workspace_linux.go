@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -23,14 +23,28 @@ import (
 //	<data>/runs/<executor>/lock       held while the executor lives
 //	<data>/runs/<executor>/<run>/     one run: work (its HOME, and cwd where it names none), tmp, args.json
 //	<data>/caches/<name>/             named caches, shared by all runs
+//
+// Making and removing directories is most of what a short run costs on some file systems. They are made ahead, and those
+// that a run did not touch at all serve the next one; see workspace.untouched for how that is known.
 type space struct {
 	dir    string
 	caches string
 	lock   *os.File
 	keep   bool
-	runs   atomic.Uint64
+	exact  bool // file times tell any two changes apart
 	log    zerolog.Logger
+
+	mu     sync.Mutex
+	made   int
+	inUse  int
+	wanted int // how many runs there were at a time
+	ahead  []*workspace
+	filler sync.WaitGroup
+	closed bool
 }
+
+// mostAhead bounds the workspaces that wait for a run.
+const mostAhead = 64
 
 const lockName = "lock"
 
@@ -59,6 +73,7 @@ func openSpace(config Config, log zerolog.Logger) (*space, error) {
 	if err == nil {
 		err = os.Rename(fresh, s.dir)
 	}
+	s.exact = exactTimes(s.dir)
 	if err != nil {
 		if s.lock != nil {
 			s.lock.Close()
@@ -103,6 +118,14 @@ func reap(runs string, log zerolog.Logger) {
 func (s *space) writable() error { return unix.Access(s.dir, unix.W_OK) }
 
 func (s *space) close() {
+	s.mu.Lock()
+	s.closed = true
+	for _, w := range s.ahead {
+		w.args.Close()
+	}
+	s.ahead = nil
+	s.mu.Unlock()
+	s.filler.Wait()
 	if !s.keep {
 		if err := removeTree(s.dir); err != nil {
 			s.log.Warn().Err(err).Str("dir", s.dir).Msg("the directory for runs cannot be removed")
@@ -118,34 +141,100 @@ type workspace struct {
 	dir      string // the tool's HOME
 	tmp      string // its TMPDIR
 	argsFile string
+	args     *os.File // opened for writing, which its mode allows nobody later
+	stamps   [3]stamp // of root, dir and tmp, when they were new
+	begun    time.Time
 }
 
-// create makes the directories of a run, its file of arguments, and the ways to its caches.
+// stamp is what changes about a directory with anything that is done in it, or to it.
+type stamp struct {
+	inode   uint64
+	changed unix.Timespec
+}
+
+// create gives a run its directories, the file of its arguments, and the ways to its caches.
 func (s *space) create(job *engines.Job) (*workspace, error) {
-	root := filepath.Join(s.dir, fmt.Sprintf("%s.%d.%d", job.ID, job.Attempt, s.runs.Add(1)))
-	w := &workspace{space: s, root: root, dir: root + "/work", tmp: root + "/tmp", argsFile: root + "/args.json"}
-	if err := w.fill(job); err != nil {
-		w.remove()
+	w, err := s.take()
+	if err == nil {
+		if err = w.fill(job); err != nil {
+			w.remove()
+		}
+	}
+	if err != nil {
 		return nil, contracts.Errorf(contracts.EngineUnavailable, "make the directory of the run: %s", err)
 	}
 	return w, nil
 }
 
-func (w *workspace) fill(job *engines.Job) error {
+// take returns a workspace that was made ahead, or makes one.
+func (s *space) take() (*workspace, error) {
+	s.mu.Lock()
+	s.inUse++
+	s.wanted = max(s.wanted, s.inUse)
+	if len(s.ahead) > 0 { // the oldest: its times are the surest
+		w := s.ahead[0]
+		s.ahead = s.ahead[1:]
+		s.mu.Unlock()
+		w.begun = time.Now()
+		return w, nil
+	}
+	s.mu.Unlock()
+	w, err := s.make()
+	if err != nil {
+		s.mu.Lock()
+		s.inUse--
+		s.mu.Unlock()
+		return nil, err
+	}
+	w.begun = time.Now()
+	return w, nil
+}
+
+// make makes a workspace for nobody yet.
+func (s *space) make() (*workspace, error) {
+	s.mu.Lock()
+	s.made++
+	root := filepath.Join(s.dir, strconv.Itoa(s.made))
+	s.mu.Unlock()
+	w := &workspace{space: s, root: root, dir: root + "/work", tmp: root + "/tmp", argsFile: root + "/args.json"}
 	for _, dir := range []string{w.root, w.dir, w.tmp} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
-			return err
+			removeTree(root)
+			return nil, err
 		}
 	}
-	args := struct {
+	var err error
+	if w.args, err = os.OpenFile(w.argsFile, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o400); err != nil {
+		removeTree(root)
+		return nil, err
+	}
+	for i, dir := range []string{w.root, w.dir, w.tmp} {
+		if w.stamps[i], err = stampOf(dir); err != nil {
+			w.destroy()
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+func stampOf(dir string) (stamp, error) {
+	var stat unix.Stat_t
+	err := unix.Lstat(dir, &stat)
+	return stamp{stat.Ino, stat.Ctim}, err
+}
+
+func (w *workspace) fill(job *engines.Job) error {
+	text, err := json.Marshal(struct {
 		Args    map[string]any `json:"args"`
 		Context map[string]any `json:"context"`
-	}{orEmpty(job.Args), orEmpty(job.Context)}
-	text, err := json.Marshal(args)
+	}{orEmpty(job.Args), orEmpty(job.Context)})
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(w.argsFile, text, 0o400); err != nil {
+	if err := w.args.Truncate(int64(len(text))); err != nil {
+		return err
+	}
+	if _, err := w.args.WriteAt(text, 0); err != nil {
 		return err
 	}
 	for _, cache := range job.Spec.Common().CacheMounts {
@@ -184,13 +273,31 @@ func (w *workspace) removeAfterDeath() string {
 	return w.root
 }
 
-// remove removes all of the run's files. Nothing of the tool runs any more.
+// remove ends the use of a workspace: its files are removed, or it was not touched and waits for the next run. Nothing of
+// the tool runs any more.
 func (w *workspace) remove() {
-	if w.space.keep {
-		w.space.log.Info().Str("dir", w.root).Msg("kept the files of a run")
+	s := w.space
+	if s.keep {
+		w.args.Close()
+		s.log.Info().Str("dir", w.root).Msg("kept the files of a run")
 		return
 	}
-	// The usual case, a tool that left nothing, needs four system calls; os.RemoveAll makes a dozen for each directory.
+	untouched := w.untouched()
+	s.mu.Lock()
+	s.inUse--
+	if untouched && !s.closed && len(s.ahead) < min(s.wanted, mostAhead) {
+		s.ahead = append(s.ahead, w)
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	w.destroy()
+	s.refill()
+}
+
+func (w *workspace) destroy() {
+	w.args.Close()
+	// A tool that left nothing needs four system calls; os.RemoveAll makes a dozen for each directory.
 	unix.Unlink(w.argsFile)
 	unix.Rmdir(w.dir)
 	unix.Rmdir(w.tmp)
@@ -200,6 +307,62 @@ func (w *workspace) remove() {
 	if err := removeTree(w.root); err != nil {
 		w.space.log.Error().Err(err).Str("dir", w.root).Msg("the files of a run cannot be removed")
 	}
+}
+
+// clockTick is more than the coarsest step of the times that Linux gives to files (a jiffy, 10 ms at 100 Hz).
+const clockTick = 20 * time.Millisecond
+
+// untouched reports whether a workspace is as it was made, so that nothing of one run can reach the next: anything done
+// in a directory or to it, a change of its attributes included, changes its ctime, which nobody can set. Kernels before
+// 6.13 count that in ticks; there only directories count that were older than a tick when the run began. The file of
+// arguments is written anew for each run and need only be the same file, with the same mode and no other name.
+func (w *workspace) untouched() bool {
+	for i, dir := range []string{w.root, w.dir, w.tmp} {
+		is, err := stampOf(dir)
+		if err != nil || is != w.stamps[i] || !w.space.exact && w.begun.Sub(time.Unix(is.changed.Unix())) < clockTick {
+			return false
+		}
+	}
+	var stat unix.Stat_t
+	err := unix.Fstat(int(w.args.Fd()), &stat)
+	return err == nil && stat.Nlink == 1 && stat.Mode == unix.S_IFREG|0o400
+}
+
+// refill makes workspaces ahead, as many as there were runs at a time.
+func (s *space) refill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.ahead) >= min(s.wanted, mostAhead) {
+		return
+	}
+	s.filler.Go(func() {
+		w, err := s.make()
+		if err != nil {
+			return // the run that needs it will say so
+		}
+		s.mu.Lock()
+		if s.closed || len(s.ahead) >= min(s.wanted, mostAhead) {
+			s.mu.Unlock()
+			w.destroy()
+			return
+		}
+		s.ahead = append(s.ahead, w)
+		s.mu.Unlock()
+	})
+}
+
+// exactTimes finds out whether file times tell two changes apart that follow each other at once.
+func exactTimes(dir string) bool {
+	for range 3 {
+		before, err := stampOf(dir)
+		if err != nil || os.Chmod(dir, 0o700) != nil {
+			return false
+		}
+		if after, err := stampOf(dir); err != nil || after == before {
+			return false
+		}
+	}
+	return true
 }
 
 // removeTree is os.RemoveAll that also removes directories which a tool made unreadable. It follows no links.

@@ -108,14 +108,6 @@ func newService(ctx context.Context, config configs.Config, dataDir string, stri
 // coreBus is the bus as the core knows it.
 type coreBus struct{ *bus.Bus }
 
-func (b coreBus) Claim(ctx context.Context, started contracts.Event, after uint64, trace string) (bool, error) {
-	err := b.Bus.Claim(ctx, started, after, trace)
-	if errors.Is(err, bus.ErrClaimed) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 func (b coreBus) Journal(ctx context.Context, id string, attempt int, copies contracts.Copies, freed func()) executor.Journal {
 	return b.Bus.Journal(ctx, id, attempt, copies, freed)
 }
@@ -259,7 +251,7 @@ func (s *service) discover(ctx context.Context, presence *bus.Presence) (contrac
 	if err != nil {
 		return contracts.Discovery{}, err
 	}
-	d := contracts.Discovery{Type: "discovery", Prefix: s.bus.Subjects().Prefix(), Executors: fleet, Tools: s.core.Tools()}
+	d := contracts.Discovery{Type: "discovery", Prefix: s.bus.Subjects().Prefix(), Engines: []string{}, Executors: append([]contracts.Presence{}, fleet...), Tools: s.core.Tools()}
 	for _, one := range fleet {
 		for name, state := range one.Engines {
 			if state.Ready && !one.Drains && !slices.Contains(d.Engines, name) {

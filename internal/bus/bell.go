@@ -14,7 +14,7 @@ import (
 
 // tick is how often a loop looks into all queues although no bell rang: for bells that were lost, and for requests that
 // come back, for which none rings.
-const tick = time.Second
+var tick = time.Second // a variable for tests
 
 // bell wakes the loop of an engine when something was queued. It is heard by one instance of the fleet: a bell that all
 // hear makes a hundred idle instances look for one request.

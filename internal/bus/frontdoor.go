@@ -251,5 +251,7 @@ func (f *FrontDoor) fail(r micro.Request, err error) {
 	e := contracts.AsError(err)
 	code, text := serviceError(&contracts.Result{Status: e.Status(), Error: e})
 	body, _ := json.Marshal(map[string]any{"type": "error", "error": e})
-	r.Error(strconv.Itoa(max(code, 500)), text, body)
+	if err := r.Error(strconv.Itoa(code), text, body); err != nil {
+		f.bus.log.Debug().Err(err).Msg("an error could not be told")
+	}
 }

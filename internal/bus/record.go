@@ -15,12 +15,6 @@ import (
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
-// Errors of what only one can do.
-var (
-	// ErrClaimed: somebody wrote to the run's status since it was read.
-	ErrClaimed = errors.New("the run was claimed by somebody else")
-)
-
 // codeWrongLastSequence is the server's answer to a publish that expected another last message on its subject.
 const codeWrongLastSequence = 10071
 
@@ -94,33 +88,27 @@ func last(ctx context.Context, stream jetstream.Stream, subject string) (*jetstr
 }
 
 // Claim stores the started event of an attempt, if the last status of the run is still the one at after (0: none). That
-// is the claim: who stored it owns the attempt. ErrClaimed means that somebody else was faster.
-func (b *Bus) Claim(ctx context.Context, started contracts.Event, after uint64, trace string) error {
+// is the claim: who stored it owns the attempt. It returns false where somebody else wrote to the status meanwhile.
+func (b *Bus) Claim(ctx context.Context, started contracts.Event, after uint64, trace string) (bool, error) {
 	subject := b.subjects.Status(started.ID)
 	msg := b.eventMessage(subject, started, trace)
 	for {
 		_, err := b.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(after))
-		if err == nil {
-			return nil
-		}
-		// An answer can get lost: what is stored decides whether it was ours.
-		mine := func() (bool, error) {
-			event, _, err := b.lastStatus(ctx, started.ID)
-			return err == nil && event != nil && event.Type == contracts.TypeStarted && event.Attempt == started.Attempt && event.Executor == started.Executor && event.Time.Equal(started.Time), err
-		}
-		if isWrongSequence(err) {
-			if ours, err := mine(); err != nil {
-				return b.explain(fmt.Errorf("claim the run: %w", err))
-			} else if ours {
-				return nil
+		switch {
+		case err == nil:
+			return true, nil
+		case isWrongSequence(err):
+			// An answer can get lost: what is stored decides whether it was ours.
+			is, _, err := b.lastStatus(ctx, started.ID)
+			if err != nil {
+				return false, b.explain(fmt.Errorf("claim the run: %w", err))
 			}
-			return ErrClaimed
-		}
-		if ctx.Err() != nil || !transient(err) {
-			return b.explain(fmt.Errorf("claim the run: %w", err))
+			return is != nil && is.Type == contracts.TypeStarted && is.Attempt == started.Attempt && is.Executor == started.Executor && is.Time.Equal(started.Time), nil
+		case ctx.Err() != nil || !transient(err):
+			return false, b.explain(fmt.Errorf("claim the run: %w", err))
 		}
 		if err := b.pause(ctx); err != nil {
-			return err
+			return false, err
 		}
 	}
 }

@@ -133,7 +133,7 @@ func (r *Registry) names() []string {
 func (r *Registry) List() []*contracts.Contract {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var list []*contracts.Contract
+	list := []*contracts.Contract{}
 	for _, name := range r.names() {
 		list = append(list, r.tools[name]...)
 	}

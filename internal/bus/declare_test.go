@@ -1,0 +1,135 @@
+package bus
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+)
+
+func TestDeclareMakesWhatTheDesignNames(t *testing.T) {
+	s := startServer(t)
+	b := connect(t, s.URL())
+	js, _ := jetstream.New(agent(t, s.URL()))
+	for name, check := range map[string]func(jetstream.StreamConfig) bool{
+		"TOOLS_EXEC": func(c jetstream.StreamConfig) bool {
+			return c.Retention == jetstream.WorkQueuePolicy && c.Discard == jetstream.DiscardNew && c.DiscardNewPerSubject && c.RePublish != nil && c.RePublish.HeadersOnly &&
+				strings.Join(c.Subjects, " ") == "tools.exec.* tools.exec.*.high tools.exec.*.low" && c.MaxMsgSize == 1<<20-headroom
+		},
+		"TOOLS_REPLY": func(c jetstream.StreamConfig) bool {
+			return strings.Join(c.Subjects, " ") == "tools.reply.*.status tools.reply.*.output" && c.AllowDirect && c.Discard == jetstream.DiscardOld
+		},
+		"TOOLS_RESULT": func(c jetstream.StreamConfig) bool {
+			return strings.Join(c.Subjects, " ") == "tools.reply.*.result" && c.AllowDirect
+		},
+		"TOOLS_CANCEL": func(c jetstream.StreamConfig) bool {
+			return c.MaxMsgsPerSubject == 1 && c.Subjects[0] == "tools.cancel.*"
+		},
+		"TOOLS_DEAD":         func(c jetstream.StreamConfig) bool { return c.Subjects[0] == "tools.dead.*" },
+		"KV_TOOLS_EXECUTORS": func(c jetstream.StreamConfig) bool { return c.Storage == jetstream.MemoryStorage && c.AllowMsgTTL },
+	} {
+		stream, err := js.Stream(t.Context(), name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if c := stream.CachedInfo().Config; !check(c) {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+	for _, name := range []string{"local", "local-high", "local-low"} {
+		consumer, err := js.Consumer(t.Context(), "TOOLS_EXEC", name)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if c := consumer.CachedInfo().Config; c.MaxAckPending != -1 || c.MaxDeliver != -1 || c.AckWait.Seconds() != 2 {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+	if err := b.Declare(t.Context(), []string{contracts.EngineLocal}); err != nil {
+		t.Errorf("a second time: %v", err)
+	}
+}
+
+// Executors of two versions must not fight: only Provision changes what is there.
+func TestDeclareChangesNothing(t *testing.T) {
+	s := startServer(t)
+	connect(t, s.URL())
+	other := connect(t, s.URL(), func(c *Config) { c.Streams.ResultBytes = 32 << 20 })
+	size := func() int64 {
+		stream, err := other.js.Stream(t.Context(), "TOOLS_RESULT")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream.CachedInfo().Config.MaxBytes
+	}
+	if size() != 64<<20 {
+		t.Fatalf("declare changed a stream: %d", size())
+	}
+	if err := other.Provision(t.Context(), []string{contracts.EngineLocal}); err != nil {
+		t.Fatal(err)
+	}
+	if size() != 32<<20 {
+		t.Errorf("provision did not change the stream: %d", size())
+	}
+}
+
+func TestDeclareRefusesWhatIsNotOurs(t *testing.T) {
+	s := startServer(t)
+	js, _ := jetstream.New(agent(t, s.URL()))
+	for name, test := range map[string]struct {
+		foreign jetstream.StreamConfig
+		prefix  string
+		change  func(*Config)
+		want    string
+	}{
+		"the same name, other subjects": {jetstream.StreamConfig{Name: "A_EXEC", Subjects: []string{"mine.>"}}, "a", nil, "it is not ours: it has the subjects mine.>"},
+		"our subjects, another name":    {jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"b.exec.>"}}, "b", nil, "another stream of this account has our subjects"},
+		"replicas on one server":        {jetstream.StreamConfig{Name: "X1", Subjects: []string{"x1"}}, "c", func(c *Config) { c.Replicas = 3 }, "nats.replicas to 1"},
+		"more than the server has":      {jetstream.StreamConfig{Name: "X2", Subjects: []string{"x2"}}, "d", func(c *Config) { c.Streams.ReplyBytes = 1 << 60 }, "nats.streams"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := js.CreateStream(t.Context(), test.foreign); err != nil {
+				t.Fatal(err)
+			}
+			c := testConfig(s.URL())
+			c.SubjectPrefix = test.prefix
+			if test.change != nil {
+				test.change(&c)
+			}
+			b, err := Connect(t.Context(), c, "x", zerolog.Nop())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			err = b.Declare(t.Context(), nil)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q in it", err, test.want)
+			}
+			stream, _ := js.Stream(t.Context(), test.foreign.Name)
+			if is := stream.CachedInfo().Config.Subjects; strings.Join(is, " ") != strings.Join(test.foreign.Subjects, " ") {
+				t.Errorf("the foreign stream was changed: %v", is)
+			}
+		})
+	}
+}
+
+func TestTwoFleetsInOneAccount(t *testing.T) {
+	s := startServer(t)
+	a := connect(t, s.URL())
+	b := connect(t, s.URL(), func(c *Config) { c.SubjectPrefix = "second" })
+	nc := agent(t, s.URL())
+	publish(t, nc, "second.exec.local", "{}")
+	for _, one := range []struct {
+		bus  *Bus
+		want uint64
+	}{{a, 0}, {b, 1}} {
+		info, err := one.bus.streams.exec.Info(t.Context())
+		if err != nil || info.State.Msgs != one.want {
+			t.Errorf("%s has %d requests, want %d (%v)", info.Config.Name, info.State.Msgs, one.want, err)
+		}
+	}
+}

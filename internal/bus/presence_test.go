@@ -1,0 +1,81 @@
+package bus
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+)
+
+func announce(t *testing.T, b *Bus) (stop func()) {
+	t.Helper()
+	p := b.Presence(func() contracts.Presence {
+		return contracts.Presence{Name: b.name, Slots: 3, Engines: map[string]contracts.EnginePresence{"local": {Ready: true}}}
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { p.Announce(ctx) })
+	stop = func() { cancel(); done.Wait() }
+	t.Cleanup(stop)
+	return stop
+}
+
+func names(t *testing.T, p *Presence) map[string]bool {
+	t.Helper()
+	fleet, err := p.Fleet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	is := map[string]bool{}
+	for _, one := range fleet {
+		is[one.Name] = true
+	}
+	return is
+}
+
+func TestPresence(t *testing.T) {
+	s := startServer(t)
+	a, b, c := connect(t, s.URL()), connect(t, s.URL()), connect(t, s.URL())
+	stopA := announce(t, a)
+	announce(t, b)
+	watcher := c.Presence(nil)
+	eventually(t, "both are there", func() bool { n := names(t, watcher); return n[a.name] && n[b.name] })
+	stopA()
+	eventually(t, "who leaves is gone at once", func() bool { n := names(t, watcher); return !n[a.name] && n[b.name] })
+	b.nc.Close() // as after kill -9
+	begin := time.Now()
+	eventually(t, "who dies is gone in time", func() bool { return !names(t, watcher)[b.name] })
+	if took := time.Since(begin); took > presenceTTL+5*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+// A crowd of instances refreshes less often, so that presence does not become the load.
+func TestPresenceInACrowd(t *testing.T) {
+	b := connect(t, startServer(t).URL())
+	p := b.Presence(nil)
+	if p.stretch(presenceEvery) != presenceEvery {
+		t.Error("a lonely instance takes its time")
+	}
+	p.known = make([]contracts.Presence, crowd+1)
+	if p.stretch(presenceEvery) != 10*presenceEvery || p.stretch(presenceTTL) != 10*presenceTTL {
+		t.Error("a crowded one does not")
+	}
+}
+
+// What is known is at most a second old, and not asked for each time.
+func TestPresenceIsCached(t *testing.T) {
+	b := connect(t, startServer(t).URL())
+	p := b.Presence(nil)
+	names(t, p)
+	p.known = []contracts.Presence{{Name: "cached"}}
+	if !names(t, p)["cached"] {
+		t.Error("asked again at once")
+	}
+	p.read = time.Now().Add(-presenceCache)
+	if names(t, p)["cached"] {
+		t.Error("not asked again")
+	}
+}

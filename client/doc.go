@@ -9,6 +9,7 @@
 //	...
 //	run, err := c.Start(ctx, client.Request{Tool: "text_analyzer", Args: map[string]any{"text": "…"}})
 //	...
+//	defer run.Close()
 //	for event, err := range run.Events(ctx) {
 //		switch event.Type {
 //		case client.TypeOutput:

@@ -27,13 +27,17 @@ type Event struct {
 	Incomplete bool
 }
 
-// Run is a request that was handed in, or one that is only followed. It is for one goroutine.
+// Run is a request that was handed in, or one that is only followed. It is for one goroutine. Close it.
 type Run struct {
 	// ID is how the run can be asked for again, by anybody who knows it.
 	ID string
 
 	client  *Client
 	request []byte // to be handed in again if nobody said that it is stored; nil once somebody did
+	inbox   *nats.Subscription
+	status  chan nats.Status // of the connection, since the inbox was opened
+	replay  bool             // what comes to the inbox is told again from the beginning
+	first   *nats.Msg        // read ahead
 	attempt int
 	next    uint64 // the chunk to come in this attempt
 	bytes   int64  // of output, in this attempt
@@ -48,8 +52,8 @@ const (
 	pendingBytes    = 64 << 20
 )
 
-// Start hands in a request. Where it has no id it gets one. Nothing waits for the run's end: follow it by Events, or
-// get its result by Wait.
+// Start hands in a request and returns when an executor has answered: from then on it is stored, and will be run. Where
+// it has no id it gets one. Follow the run by Events or Wait; what comes before that is kept.
 func (c *Client) Start(ctx context.Context, request Request) (*Run, error) {
 	if request.ID == "" {
 		request.ID = NewID()
@@ -61,11 +65,33 @@ func (c *Client) Start(ctx context.Context, request Request) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Run{ID: request.ID, client: c, request: data, next: 1}, nil
+	r := &Run{ID: request.ID, client: c, request: data, next: 1}
+	err = r.again(ctx, func() error {
+		if err := r.open(); err != nil {
+			return err
+		}
+		var err error
+		r.first, err = r.receive(ctx, time.Now().Add(askWait))
+		return err
+	})
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
 }
 
 // Follow begins to follow a run that somebody handed in.
 func (c *Client) Follow(id string) *Run { return &Run{ID: id, client: c, next: 1} }
+
+// Close stops following. It does not stop the run; Cancel does.
+func (r *Run) Close() {
+	if r.inbox != nil {
+		r.inbox.Unsubscribe()
+		r.client.nc.RemoveStatusListener(r.status)
+		r.inbox, r.first = nil, nil
+	}
+}
 
 // Wait follows the run to its end and returns its result. An error means that the result could not be had; a tool that
 // failed is a result.
@@ -83,31 +109,36 @@ func (r *Run) Wait(ctx context.Context) (*Result, error) {
 // higher Attempt tells that all output so far is void and begins anew. An error ends the sequence.
 func (r *Run) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		if err := r.events(ctx, func(e Event) bool { return yield(e, nil) }); err != nil {
+		defer r.Close()
+		err := r.again(ctx, func() error { return r.listen(ctx, func(e Event) bool { return yield(e, nil) }) })
+		if err != nil && !errors.Is(err, errStopped) {
 			yield(Event{}, err)
 		}
 	}
 }
 
-// Errors inside of events.
+// Errors inside of a run.
 var (
 	errStopped = errors.New("the caller has enough")
 	errAgain   = errors.New("something was missed")
 )
 
-func (r *Run) events(ctx context.Context, yield func(Event) bool) error {
+// again does something until it fails for good.
+func (r *Run) again(ctx context.Context, do func() error) error {
 	wait := 50 * time.Millisecond
 	for {
 		before := r.next
-		err := r.listen(ctx, yield)
+		err := do()
 		switch {
 		case err == nil || errors.Is(err, errStopped):
-			return nil
+			return err
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case errors.Is(err, ErrNoExecutor) && r.request == nil: // they were there, and will be again
 		case !errors.Is(err, errAgain):
 			return err
 		}
+		r.Close()
 		if r.next != before {
 			wait = 50 * time.Millisecond
 		}
@@ -120,53 +151,57 @@ func (r *Run) events(ctx context.Context, yield func(Event) bool) error {
 	}
 }
 
-// listen asks once and takes what comes, until the result or until something is missing.
-func (r *Run) listen(ctx context.Context, yield func(Event) bool) error {
+// open asks: to run the request, or, once that is stored, to be told again from where we are.
+func (r *Run) open() error {
 	nc := r.client.nc
-	status := nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
-	defer nc.RemoveStatusListener(status)
-	inbox := nats.NewInbox()
-	sub, err := nc.SubscribeSync(inbox)
-	if err != nil {
+	r.status = nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
+	var err error
+	if r.inbox, err = nc.SubscribeSync(nats.NewInbox()); err != nil {
+		nc.RemoveStatusListener(r.status)
 		return r.broken(err)
 	}
-	defer sub.Unsubscribe()
-	sub.SetPendingLimits(pendingMessages, pendingBytes)
-
+	r.inbox.SetPendingLimits(pendingMessages, pendingBytes)
 	subject, question := r.client.subjects.Stream(), r.request
-	replay := question == nil
-	if replay {
+	if r.replay = question == nil; r.replay {
 		subject = r.client.subjects.Follow()
-		question, _ = json.Marshal(contracts.Follow{ID: r.ID, From: r.next, Attempt: r.attempt})
-	}
-	if err := nc.PublishRequest(subject, inbox, question); err != nil {
-		return r.broken(err)
-	}
-	for heard := time.Now(); ; {
-		msg, err := r.nextMessage(ctx, sub, status, heard.Add(quiet))
-		if err != nil {
+		if question, err = json.Marshal(contracts.Follow{ID: r.ID, From: r.next, Attempt: r.attempt}); err != nil {
 			return err
 		}
-		heard = time.Now()
-		if len(msg.Data) == 0 && msg.Header.Get(contracts.HeaderType) == "" {
-			if msg.Header.Get("Status") == "503" {
-				return ErrNoExecutor
-			}
-			continue
+	}
+	if err := nc.PublishRequest(subject, r.inbox.Subject, question); err != nil {
+		return r.broken(err)
+	}
+	return nil
+}
+
+// listen takes what comes, until the result or until something is missing.
+func (r *Run) listen(ctx context.Context, yield func(Event) bool) error {
+	if r.inbox == nil {
+		if err := r.open(); err != nil {
+			return err
 		}
-		done, err := r.take(msg, replay, yield)
-		if done || err != nil {
+	}
+	for {
+		msg := r.first
+		r.first = nil
+		if msg == nil {
+			var err error
+			if msg, err = r.receive(ctx, time.Now().Add(quiet)); err != nil {
+				return err
+			}
+		}
+		if done, err := r.take(msg, yield); done || err != nil {
 			return err
 		}
 	}
 }
 
-// nextMessage waits for one message. It returns errAgain where the connection was lost meanwhile, where messages were
+// receive waits for one message. It returns errAgain where the connection was lost meanwhile, where messages were
 // dropped because they were not read fast enough, and after too long a silence.
-func (r *Run) nextMessage(ctx context.Context, sub *nats.Subscription, status <-chan nats.Status, until time.Time) (*nats.Msg, error) {
+func (r *Run) receive(ctx context.Context, until time.Time) (*nats.Msg, error) {
 	for {
 		select {
-		case s := <-status:
+		case s := <-r.status:
 			if s == nats.CLOSED {
 				return nil, nats.ErrConnectionClosed
 			}
@@ -174,10 +209,11 @@ func (r *Run) nextMessage(ctx context.Context, sub *nats.Subscription, status <-
 		default:
 		}
 		step, cancel := context.WithTimeout(ctx, min(time.Until(until), 250*time.Millisecond))
-		msg, err := sub.NextMsgWithContext(step)
+		msg, err := r.inbox.NextMsgWithContext(step)
 		cancel()
 		switch {
 		case err == nil:
+			r.request = nil // it is stored, or answered
 			return msg, nil
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
@@ -214,8 +250,8 @@ func (r *Run) missing(result *Result) bool {
 	return result.Attempt > 0 && (result.Attempt != r.attempt || r.bytes < result.StdoutBytes+result.StderrBytes-result.DroppedBytes)
 }
 
-// take deals with one message, of a replay or live; true at the end of the run.
-func (r *Run) take(msg *nats.Msg, replay bool, yield func(Event) bool) (bool, error) {
+// take deals with one message; true at the end of the run.
+func (r *Run) take(msg *nats.Msg, yield func(Event) bool) (bool, error) {
 	kind := msg.Header.Get(contracts.HeaderType)
 	event := Event{Event: contracts.Event{Type: kind, ID: msg.Header.Get(contracts.HeaderID), Executor: msg.Header.Get(contracts.HeaderExecutor)}}
 	event.Attempt, _ = strconv.Atoi(msg.Header.Get(contracts.HeaderAttempt))
@@ -225,7 +261,6 @@ func (r *Run) take(msg *nats.Msg, replay bool, yield func(Event) bool) (bool, er
 		}
 		return false, nil
 	}
-	r.request = nil // it is stored, or answered
 	if event.Attempt < r.attempt && kind != TypeResult {
 		return false, nil // of an attempt that was given up
 	}
@@ -236,7 +271,7 @@ func (r *Run) take(msg *nats.Msg, replay bool, yield func(Event) bool) (bool, er
 			return false, fmt.Errorf("the result cannot be read: %w", err)
 		}
 		if r.missing(event.Result) {
-			if !replay {
+			if !r.replay {
 				return false, errAgain
 			}
 			event.Incomplete = true
@@ -262,7 +297,7 @@ func (r *Run) take(msg *nats.Msg, replay bool, yield func(Event) bool) (bool, er
 		if err := json.Unmarshal(msg.Data, &event.Event); err != nil {
 			return false, fmt.Errorf("an event cannot be read: %w", err)
 		}
-		if known := !r.enter(event.Attempt); kind == TypeStarted && known && replay {
+		if known := !r.enter(event.Attempt); kind == TypeStarted && known && r.replay {
 			return false, nil
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -20,96 +19,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
 // The benchmarks start the program as a process and compare it with the bare thing in the same round; each iteration is
 // one round. `make bench` runs them; docs/performance.md has the figures.
-
-// dev is an executor dev in a process of its own.
-type dev struct {
-	process *exec.Cmd
-	url     string
-	http    string
-	dir     string
-}
-
-func startDev(tb testing.TB, config string, extra ...string) *dev {
-	tb.Helper()
-	d := &dev{dir: tb.TempDir()}
-	args := append([]string{"dev", "--nats-port", "-1", "--http", "127.0.0.1:0", "--data", filepath.Join(d.dir, "data")}, extra...)
-	if config != "" {
-		file := filepath.Join(d.dir, "executor.yaml")
-		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-			tb.Fatal(err)
-		}
-		args = append(args, "--config", file)
-	}
-	d.process = program_(tb, args...)
-	stdout, err := d.process.StdoutPipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := d.process.Start(); err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(d.stop)
-	ready := make(chan struct{})
-	go func() {
-		defer close(ready)
-		lines := bufio.NewScanner(stdout)
-		for lines.Scan() {
-			if _, url, ok := strings.Cut(lines.Text(), "NATS_URL="); ok {
-				d.url = url
-			}
-			if rest, ok := strings.CutPrefix(lines.Text(), "HTTP"); ok {
-				d.http = strings.TrimSuffix(strings.TrimSpace(rest), "/readyz")
-			}
-			if strings.Contains(lines.Text(), "is ready") {
-				return
-			}
-		}
-	}()
-	select {
-	case <-ready:
-	case <-time.After(30 * time.Second):
-		tb.Fatal("executor dev did not become ready")
-	}
-	if d.url == "" {
-		tb.Fatal("executor dev ended before it was ready")
-	}
-	return d
-}
-
-func program_(tb testing.TB, args ...string) *exec.Cmd {
-	self, err := os.Executable()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	c := exec.Command(self, args...)
-	if built := os.Getenv("EXECUTOR_BENCH_PROGRAM"); built != "" {
-		c = exec.Command(built, args...)
-	}
-	c.Env = append(os.Environ(), asProgram+"=1", "XDG_STATE_HOME="+tb.TempDir())
-	c.Stderr = os.Stderr
-	return c
-}
-
-func (d *dev) stop() {
-	d.process.Process.Signal(os.Interrupt)
-	d.process.Wait()
-}
-
-func (d *dev) connect(tb testing.TB) *nats.Conn {
-	tb.Helper()
-	nc, err := nats.Connect(d.url)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(nc.Close)
-	return nc
-}
 
 // rss is the resident memory of a process in bytes.
 func rss(tb testing.TB, pid int) int64 {
@@ -160,7 +73,7 @@ nats: {streams: {reply_bytes: 6Gi}}
 // BenchmarkLatency: one request at a time, from the call of tools.run to its answer, against a bare fork and exec.
 func BenchmarkLatency(b *testing.B) {
 	d := startDev(b, benchConfig)
-	nc := d.connect(b)
+	nc := connectTo(b, d.url)
 	request := []byte(`{"contract":` + trueTool + `}`)
 	var p50, p99, bare []float64
 	for b.Loop() {
@@ -191,7 +104,7 @@ func BenchmarkLatency(b *testing.B) {
 // 16 workers that only fork and exec, and that make the private directories as well.
 func BenchmarkThroughput(b *testing.B) {
 	d := startDev(b, benchConfig)
-	nc := d.connect(b)
+	nc := connectTo(b, d.url)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		b.Fatal(err)
@@ -263,7 +176,7 @@ func BenchmarkThroughput(b *testing.B) {
 func BenchmarkOutput(b *testing.B) {
 	const total = 2 << 30
 	d := startDev(b, benchConfig)
-	nc := d.connect(b)
+	nc := connectTo(b, d.url)
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(64))
 	if err != nil {
 		b.Fatal(err)
@@ -324,13 +237,13 @@ func BenchmarkOutput(b *testing.B) {
 		sub, _ = nc.SubscribeSync("tools.reply." + id + ".output")
 		sub.SetPendingLimits(-1, -1)
 		nc.Flush()
-		before := rss(b, d.process.Process.Pid)
+		before := rss(b, d.cmd.Process.Pid)
 		var most atomic.Int64
 		watch, stop := context.WithCancel(ctx)
 		var watcher sync.WaitGroup
 		watcher.Go(func() {
 			for watch.Err() == nil {
-				most.Store(max(most.Load(), rss(b, d.process.Process.Pid)))
+				most.Store(max(most.Load(), rss(b, d.cmd.Process.Pid)))
 				select {
 				case <-time.After(20 * time.Millisecond):
 				case <-watch.Done():
@@ -361,7 +274,7 @@ func BenchmarkOutput(b *testing.B) {
 // write, in nanoseconds since the boot of the clock that both read.
 func BenchmarkLine(b *testing.B) {
 	d := startDev(b, benchConfig)
-	nc := d.connect(b)
+	nc := connectTo(b, d.url)
 	self, _ := os.Executable()
 	var all, p99 []float64
 	for i := 0; b.Loop(); i++ {
@@ -406,5 +319,3 @@ func printTimes(times string) {
 		os.Stdout.WriteString(strconv.FormatInt(time.Now().UnixNano(), 10) + "\n")
 	}
 }
-
-var _ = contracts.Stdout

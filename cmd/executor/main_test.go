@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
 	"github.com/praxis-sdk/executor/internal/engines/local"
@@ -16,13 +18,27 @@ func TestMain(m *testing.M) {
 	if local.ShimInvoked() {
 		local.ShimMain()
 	}
-	if os.Getenv(asProgram) != "" {
-		os.Unsetenv(asProgram)
-		main()
-	}
 	if times := os.Getenv(asPrinter); times != "" {
 		printTimes(times)
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	if os.Getenv(asProgram) != "" {
+		os.Unsetenv(asProgram)
+		main()
+	}
+	testscript.Main(leakChecked{m}, map[string]func(){"executor": main})
+}
+
+// leakChecked is testing.M with a look for goroutines that tests left.
+type leakChecked struct{ *testing.M }
+
+func (m leakChecked) Run() int {
+	code := m.M.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	return code
 }

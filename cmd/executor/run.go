@@ -169,9 +169,13 @@ func (p *program) run(c *cobra.Command, what string, flags runFlags) error {
 // follow hands the request in and shows the run.
 func (p *program) follow(ctx context.Context, executors *client.Client, request client.Request, flags runFlags) error {
 	run, err := executors.Start(ctx, request)
+	if errors.Is(err, client.ErrNoExecutor) {
+		return errors.New("the NATS server is there, but no executor on it; start one with: executor serve")
+	}
 	if err != nil {
 		return err
 	}
+	defer run.Close()
 	// Ctrl-C stops the tool, and we still want to hear how it ended.
 	stop := context.AfterFunc(ctx, func() {
 		if err := executors.Cancel(context.WithoutCancel(ctx), run.ID); err != nil {
@@ -182,9 +186,6 @@ func (p *program) follow(ctx context.Context, executors *client.Client, request 
 	defer stop()
 	attempt := 1
 	for event, err := range run.Events(context.WithoutCancel(ctx)) {
-		if errors.Is(err, client.ErrNoExecutor) {
-			return errors.New("the NATS server is there, but no executor on it; start one with: executor serve")
-		}
 		if err != nil {
 			return err
 		}

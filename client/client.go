@@ -13,16 +13,24 @@ import (
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
-// The messages of the wire protocol. docs/wire-protocol.md describes them field by field.
+// The messages of the wire protocol; docs/wire-protocol.md describes them field by field.
 type (
-	Request   = contracts.Request
-	Contract  = contracts.Contract
-	Result    = contracts.Result
-	Error     = contracts.Error
-	Status    = contracts.Status
-	Code      = contracts.Code
+	// Request is one ask to run a tool.
+	Request = contracts.Request
+	// Contract describes a tool; a request may bring its own where the executors allow that.
+	Contract = contracts.Contract
+	// Result is how a run ended.
+	Result = contracts.Result
+	// Error is what went wrong about a run: a code and a message.
+	Error = contracts.Error
+	// Status says how a run ended, as "succeeded".
+	Status = contracts.Status
+	// Code says what went wrong, as "invalid_args".
+	Code = contracts.Code
+	// Discovery is what there is: tools, engines, executors.
 	Discovery = contracts.Discovery
-	Duration  = contracts.Duration
+	// Duration is a span of time, in JSON a number of seconds.
+	Duration = contracts.Duration
 )
 
 // The types of events.

@@ -36,7 +36,7 @@ type devFlags struct {
 func (p *program) devCommand() *cobra.Command {
 	var flags devFlags
 	c := &cobra.Command{
-		Use: "dev", Short: "Run everything on this machine: a NATS server and an executor", Args: cobra.NoArgs,
+		Use: "dev", Short: "Run everything on this machine: a NATS server and an executor", Args: none,
 		Long: `dev starts a NATS server with JetStream inside of this program and an executor on it, for developing tools and
 agents. It listens on 127.0.0.1 only and asks for a token, which the commands of this program find by themselves.
 Requests may bring their own contracts. Tools run as ordinary processes with your rights.`,
@@ -92,17 +92,22 @@ func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
 	if flags.http == "" {
 		config.HTTP.Listen = freeIfTaken(configs.Default().HTTP.Listen)
 	}
-	s, err := newService(ctx, config, data, false, log)
+	complain := func(err error) {
+		fmt.Fprintln(p.stderr, "executor: these contracts are left out:\n  "+strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	}
+	s, err := newService(ctx, config, data, complain, log)
 	if err != nil {
 		return err
 	}
-	forget, err := announce(data, server.URL())
-	if err != nil {
-		s.close()
-		return err
-	}
-	defer forget()
-	return s.run(ctx, func() { p.printReady(s, server.URL(), data, flags) })
+	forget := func() {}
+	defer func() { forget() }()
+	return s.run(ctx, func() error {
+		if forget, err = announce(data, server.URL()); err != nil {
+			return err
+		}
+		p.printReady(s, server.URL(), data, flags)
+		return nil
+	})
 }
 
 func (p *program) printReady(s *service, url, data string, flags devFlags) {
@@ -141,7 +146,7 @@ func (p *program) startServer(flags devFlags, data string, log zerolog.Logger) (
 	}
 	if taken(err) {
 		who := portOwner(flags.port)
-		return nil, fmt.Errorf("port %d is taken%s; start this one on a free port (--nats-port -1), or use that server: executor serve --server nats://127.0.0.1:%d", flags.port, who, flags.port)
+		return nil, fmt.Errorf("port %d is taken%s; start this one on a free port (--nats-port -1); if that is a NATS server, use it: executor serve --server nats://127.0.0.1:%d", flags.port, who, flags.port)
 	}
 	return nil, fmt.Errorf("start the NATS server: %w", err)
 }
@@ -177,8 +182,7 @@ func announce(data, url string) (func(), error) {
 	}
 	for _, f := range files {
 		if err := os.WriteFile(f, []byte(url+"\n"), 0o600); err != nil {
-			forget()
-			return nil, err
+			return forget, err
 		}
 	}
 	return forget, nil

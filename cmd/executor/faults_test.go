@@ -63,7 +63,7 @@ func expectStatus(t *testing.T, nc *nats.Conn, id, want string) {
 }
 
 // runDirectories are the directories of runs that a process has made and not removed, those made ahead apart.
-func runDirectories(t *testing.T, p *process) []string {
+func runDirectories(t *testing.T, p *instance) []string {
 	t.Helper()
 	data := ""
 	for i, arg := range p.cmd.Args {
@@ -92,8 +92,8 @@ func TestRequestThatKillsItsExecutorsIsLost(t *testing.T) {
 	var mu sync.Mutex
 	stop := make(chan struct{})
 	var keeper sync.WaitGroup
-	var current *process
-	spawn := func() *process { return startServe(t, s.URL()) }
+	var current *instance
+	spawn := func() *instance { return startServe(t, s.URL()) }
 	current = spawn()
 	keeper.Go(func() { // starts another executor whenever one was killed, as an orchestrator does
 		for {

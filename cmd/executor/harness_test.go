@@ -26,8 +26,8 @@ import (
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
-// process is the program, running.
-type process struct {
+// instance is the program, running.
+type instance struct {
 	tb    testing.TB
 	cmd   *exec.Cmd
 	log   *lockedBuffer // its stderr
@@ -53,7 +53,7 @@ func (l *lockedBuffer) String() string {
 }
 
 // start starts the program; at the end of the test it is killed if it still runs, and its log is shown if the test failed.
-func start(tb testing.TB, stdout *os.File, args ...string) *process {
+func start(tb testing.TB, stdout *os.File, args ...string) *instance {
 	tb.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -62,7 +62,7 @@ func start(tb testing.TB, stdout *os.File, args ...string) *process {
 	if built := os.Getenv("EXECUTOR_BENCH_PROGRAM"); built != "" {
 		self = built
 	}
-	p := &process{tb: tb, cmd: exec.Command(self, args...), log: &lockedBuffer{}, ended: make(chan struct{})}
+	p := &instance{tb: tb, cmd: exec.Command(self, args...), log: &lockedBuffer{}, ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asProgram+"=1", "XDG_STATE_HOME="+tb.TempDir())
 	p.cmd.Stderr = p.log
 	if stdout != nil {
@@ -86,7 +86,7 @@ func start(tb testing.TB, stdout *os.File, args ...string) *process {
 }
 
 // stop ends the program in order and waits for that.
-func (p *process) stop() {
+func (p *instance) stop() {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.ended:
@@ -98,19 +98,19 @@ func (p *process) stop() {
 }
 
 // kill ends the program as a crash does.
-func (p *process) kill() {
+func (p *instance) kill() {
 	p.cmd.Process.Kill()
 	<-p.ended
 }
 
-func (p *process) exitCode() int {
+func (p *instance) exitCode() int {
 	<-p.ended
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// dev is an executor dev in a process of its own.
+// dev is an executor dev in a instance of its own.
 type dev struct {
-	*process
+	*instance
 	url  string
 	http string
 	data string
@@ -129,7 +129,7 @@ func startDev(tb testing.TB, config string, extra ...string) *dev {
 		tb.Fatal(err)
 	}
 	defer r.Close()
-	d.process = start(tb, w, args...)
+	d.instance = start(tb, w, args...)
 	w.Close()
 	r.SetReadDeadline(time.Now().Add(30 * time.Second))
 	for lines := bufio.NewScanner(r); lines.Scan(); {
@@ -148,7 +148,7 @@ func startDev(tb testing.TB, config string, extra ...string) *dev {
 }
 
 // startServe starts an executor on a server and waits until it is ready.
-func startServe(tb testing.TB, url string, extra ...string) *process {
+func startServe(tb testing.TB, url string, extra ...string) *instance {
 	tb.Helper()
 	port := freePort(tb)
 	address := "127.0.0.1:" + strconv.Itoa(port)

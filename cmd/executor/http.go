@@ -46,7 +46,9 @@ func answer(w http.ResponseWriter, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(body)
+	if err := json.NewEncoder(w).Encode(body); err != nil {
+		return // who asked has gone
+	}
 }
 
 func (s *httpServer) url() string { return "http://" + s.listener.Addr().String() }

@@ -28,14 +28,66 @@ const (
 
 // exitCode is an error that carries the code to exit with. Its text has been said already if it is empty.
 type exitCode struct {
-	code int
-	text string
+	code  int
+	text  string
+	usage bool // the command line is wrong: its help helps
 }
 
 func (e exitCode) Error() string { return e.text }
 
 func usage(format string, a ...any) error {
-	return exitCode{exitUsage, fmt.Sprintf(format, a...)}
+	return exitCode{exitUsage, fmt.Sprintf(format, a...), true}
+}
+
+// wrongFile is an error about what a file holds.
+func wrongFile(err error) error { return exitCode{code: exitUsage, text: err.Error()} }
+
+// unknownCommand names the command that was probably meant.
+func unknownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var known []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			known = append(known, sub.Name())
+		}
+	}
+	if near := contracts.Closest(args[0], known); near != "" {
+		return usage("there is no command %q; did you mean %q?", args[0], near)
+	}
+	return usage("there is no command %q; there are %s", args[0], strings.Join(known, ", "))
+}
+
+// one wants a single argument, what.
+func one(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch len(args) {
+		case 0:
+			return usage("name %s", what)
+		case 1:
+			return nil
+		}
+		return usage("name only one: %s; %q is too much", what, args[1])
+	}
+}
+
+// some wants at least one argument, what.
+func some(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usage("name %s", what)
+		}
+		return nil
+	}
+}
+
+// none wants no argument.
+func none(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage("%q is too much; this command takes only flags", args[0])
+	}
+	return nil
 }
 
 // program is what all commands share.
@@ -52,8 +104,9 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		Short:         "Run tools for AI agents over NATS",
 		Long:          "executor takes tool requests from NATS JetStream, runs each tool on an engine, streams its output and stores one result.",
 		SilenceErrors: true, SilenceUsage: true,
-		SuggestionsMinimumDistance: 2,
-		CompletionOptions:          cobra.CompletionOptions{HiddenDefaultCmd: true},
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Args:              unknownCommand,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -67,15 +120,12 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	}
 	var code exitCode
 	if !errors.As(err, &code) {
-		code = exitCode{exitError, err.Error()}
-		if strings.HasPrefix(err.Error(), "unknown command") || strings.Contains(err.Error(), "arg(s)") {
-			code.code = exitUsage
-		}
+		code = exitCode{exitError, err.Error(), false}
 	}
 	if code.text != "" {
 		fmt.Fprintln(stderr, "executor:", strings.ReplaceAll(strings.TrimSpace(code.text), "\n", "\n  "))
 	}
-	if code.code == exitUsage && code.text != "" {
+	if code.usage {
 		fmt.Fprintf(stderr, "Try '%s --help'.\n", command.CommandPath())
 	}
 	return code.code
@@ -110,7 +160,7 @@ func programVersion() string {
 
 func (p *program) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Args: none,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintf(p.stdout, "executor %s (%s, %s/%s)\n", programVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err

@@ -36,7 +36,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 // connect finds the server: --server, then $NATS_URL, then the executor dev that runs here, then NATS's usual address.
 func (f *serverFlags) connect(ctx context.Context) (*client.Client, *nats.Conn, error) {
 	config := bus.DefaultConfig()
-	config.ConnectWait = contracts.Seconds(2)
+	config.ConnectWait = contracts.Seconds(2) // a server that is just being restarted is waited for
 	config.Creds = f.creds
 	if config.Creds == "" {
 		config.Creds = os.Getenv("NATS_CREDS")
@@ -57,9 +57,13 @@ func (f *serverFlags) connect(ctx context.Context) (*client.Client, *nats.Conn, 
 			return nil, nil, fmt.Errorf("no executor dev runs with the data directory %s; start it: executor dev --data %s", f.data, f.data)
 		}
 	}
+	here := f.server == "" && (f.data != "" || os.Getenv("NATS_URL") == "")
+	if here && !dev {
+		config.ConnectWait = contracts.Seconds(0.1)
+	}
 	nc, err := bus.DialClient(ctx, config, "executor cli")
 	if err != nil {
-		if dev || f.server == "" && os.Getenv("NATS_URL") == "" {
+		if here {
 			return nil, nil, fmt.Errorf("no executor runs on this machine (%w); start one with: executor dev", err)
 		}
 		return nil, nil, err
@@ -85,7 +89,7 @@ type runFlags struct {
 func (p *program) runCommand() *cobra.Command {
 	var flags runFlags
 	c := &cobra.Command{
-		Use: "run TOOL|FILE", Short: "Run a tool and follow it to its end", Args: cobra.ExactArgs(1),
+		Use: "run TOOL|FILE", Short: "Run a tool and follow it to its end", Args: one("the tool, or the contract file, to run"),
 		Long: `run hands in a request, shows the tool's stdout and stderr as they come, and exits with the tool's exit code. TOOL is a
 name that the executors know; FILE is a contract of your own, where they allow that (executor dev does).
 Ctrl-C stops the tool; a second one leaves it alone and ends this command.
@@ -139,6 +143,12 @@ func (p *program) run(c *cobra.Command, what string, flags runFlags) error {
 	if request.Labels, err = texts("--label", flags.labels); err != nil {
 		return err
 	}
+	if _, err := pairs("--arg", flags.args, nil); err != nil {
+		return err
+	}
+	if request.Context, err = pairs("--ctx", flags.context, nil); err != nil {
+		return err
+	}
 	if request.StdinBase64, err = p.readStdin(flags.stdin); err != nil {
 		return err
 	}
@@ -158,9 +168,6 @@ func (p *program) run(c *cobra.Command, what string, flags runFlags) error {
 		return found.Tools[0].Parameters
 	}
 	if request.Args, err = arguments(flags, parameters); err != nil {
-		return err
-	}
-	if request.Context, err = pairs("--ctx", flags.context, nil); err != nil {
 		return err
 	}
 	return p.follow(ctx, executors, request, flags)
@@ -204,8 +211,7 @@ func (p *program) follow(ctx context.Context, executors *client.Client, request 
 				w = p.stderr
 			}
 			if _, err := w.Write(event.Data); err != nil { // nobody reads us any more, as in "| head"
-				executors.Cancel(context.WithoutCancel(ctx), run.ID)
-				return exitCode{code: exitError, text: fmt.Sprintf("write the tool's output: %s; the tool was told to stop", err)}
+				return errors.Join(fmt.Errorf("write the tool's output: %w; the tool was told to stop", err), executors.Cancel(context.WithoutCancel(ctx), run.ID))
 			}
 		case client.TypeResult:
 			return p.ended(event, flags.json)
@@ -264,7 +270,7 @@ func contractOf(what, tool string) (*contracts.Contract, error) {
 	}
 	list, err := contracts.LoadFile(what)
 	if err != nil {
-		return nil, exitCode{exitUsage, err.Error()}
+		return nil, wrongFile(err)
 	}
 	var names []string
 	for _, c := range list {

@@ -16,7 +16,7 @@ func (p *program) serveCommand() *cobra.Command {
 		slots                                  int
 	}
 	c := &cobra.Command{
-		Use: "serve", Short: "Take requests from a NATS server or cluster", Args: cobra.NoArgs,
+		Use: "serve", Short: "Take requests from a NATS server or cluster", Args: none,
 		Long: `serve connects to NATS, takes tool requests and runs them, until it gets SIGTERM or Ctrl-C. It then finishes what
 runs (executor.drain_timeout) and leaves the rest to other instances. What it allows is said by the configuration;
 without one it runs only tools from --tools, and nothing that needs permission.`,
@@ -58,7 +58,7 @@ without one it runs only tools from --tools, and nothing that needs permission.`
 		if dataDir == "" {
 			dataDir = configs.DefaultDataDir(true)
 		}
-		s, err := newService(c.Context(), config, dataDir, true, log)
+		s, err := newService(c.Context(), config, dataDir, nil, log)
 		if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ without one it runs only tools from --tools, and nothing that needs permission.`
 func loadConfig(file string, base configs.Config) (configs.Config, error) {
 	config, err := configs.Load(file, base)
 	if err != nil {
-		return config, exitCode{exitUsage, err.Error()}
+		return config, wrongFile(err)
 	}
 	return config, nil
 }

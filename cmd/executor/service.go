@@ -57,9 +57,9 @@ type service struct {
 	drains   chan struct{} // closed when it takes no more
 }
 
-// newService joins the parts of an instance: it connects, declares and listens, but takes no requests yet. strict refuses
-// contracts that are wrong; else they are named and left out.
-func newService(ctx context.Context, config configs.Config, dataDir string, strict bool, log zerolog.Logger) (*service, error) {
+// newService joins the parts of an instance: it connects, declares and listens, but takes no requests yet. Contracts that
+// are wrong are left out and told to complain; without that they keep the instance from starting.
+func newService(ctx context.Context, config configs.Config, dataDir string, complain func(error), log zerolog.Logger) (*service, error) {
 	s := &service{config: config, dataDir: dataDir, log: log, started: time.Now(), engines: map[string]engines.Engine{}, registry: executor.NewRegistry(), drains: make(chan struct{})}
 	if s.name = config.Executor.Name; s.name == "" {
 		s.name = instanceName()
@@ -71,12 +71,10 @@ func newService(ctx context.Context, config configs.Config, dataDir string, stri
 		}
 	}()
 	if err := s.registry.Load(config.Tools.Directories); err != nil {
-		if strict {
-			return nil, exitCode{exitUsage, "tools.directories: these contracts are wrong:\n" + err.Error()}
+		if complain == nil {
+			return nil, wrongFile(fmt.Errorf("tools.directories: these contracts are wrong:\n%w", err))
 		}
-		for line := range strings.SplitSeq(err.Error(), "\n") {
-			log.Error().Msg("contract left out: " + line)
-		}
+		complain(err)
 	}
 	if err := s.buildEngines(); err != nil {
 		return nil, err
@@ -147,8 +145,8 @@ func (s *service) engineNames() []string {
 }
 
 // run takes requests until ctx ends, then drains: it finishes what runs, up to the drain time, and leaves the rest to
-// others. It closes the service.
-func (s *service) run(ctx context.Context, ready func()) error {
+// others. It closes the service. ready is called when all can be asked of it; it may be nil.
+func (s *service) run(ctx context.Context, ready func() error) error {
 	defer s.close()
 	work, stopWork := context.WithCancelCause(context.Background())
 	defer stopWork(nil)
@@ -186,7 +184,9 @@ func (s *service) run(ctx context.Context, ready func()) error {
 	s.log.Info().Str("executor", s.name).Strs("engines", s.engineNames()).Int("slots", s.slots.Total()).Int("tools", s.registry.Len()).
 		Str("version", programVersion()).Msg("executor is ready")
 	if ready != nil {
-		ready()
+		if err := ready(); err != nil {
+			return err
+		}
 	}
 	if err := s.bus.Consume(ctx, work, s.engineNames(), s.slots, s.core.Handle); err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 func (p *program) validateCommand() *cobra.Command {
 	var config bool
 	c := &cobra.Command{
-		Use: "validate PATH...", Short: "Check contracts, or with --config a configuration", Args: cobra.MinimumNArgs(1),
+		Use: "validate PATH...", Short: "Check contracts, or with --config a configuration", Args: some("the contracts, files or directories, to check"),
 		Long: `validate reads contracts, files or directories of them, and says for each mistake where it is and what to write
 instead. It needs no NATS.`,
 		Example: "  executor validate tools/\n  executor validate my-tool.yaml\n  executor validate --config executor.yaml",

@@ -42,7 +42,7 @@ func startRestartable(t testing.TB) *restartable {
 	t.Helper()
 	r := &restartable{t: t, dir: t.TempDir(), port: freePort(t)}
 	r.start()
-	t.Cleanup(func() { r.Server.Stop() })
+	t.Cleanup(func() { r.Stop() })
 	return r
 }
 
@@ -185,14 +185,6 @@ func event(b *Bus, kind, id string, attempt int) contracts.Event {
 
 func result(b *Bus, id string, attempt int) *contracts.Result {
 	return &contracts.Result{Type: contracts.TypeResult, ID: id, Status: contracts.Succeeded, Executor: b.name, Attempt: attempt, Time: time.Now().UTC()}
-}
-
-func mustJSON(v any) string {
-	text, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return string(text)
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -244,7 +244,9 @@ func (l *loop) failed(take context.Context, err error) {
 		return
 	}
 	if !l.bus.nc.IsConnected() {
-		l.bus.await(take)
+		if err := l.bus.await(take); err != nil && take.Err() == nil {
+			l.bus.log.Error().Err(err).Msg("the connection to NATS is gone for good")
+		}
 		return
 	}
 	err = l.bus.explain(err)

@@ -77,7 +77,9 @@ var errElsewhere = errors.New("the run belongs to another executor")
 
 // Draining is the cause with which the context of Handle ends when an executor stops before its runs have: they are not
 // failed, but left to others.
-var Draining error = &stop{err: contracts.Errorf(contracts.ExecutorLost, "the executor was stopped")}
+var Draining error = draining
+
+var draining = &stop{err: contracts.Errorf(contracts.ExecutorLost, "the executor was stopped")}
 
 // Handle takes one delivery to its result and says what becomes of it. When ctx ends, the tool is stopped; the cause
 // Draining leaves the run to others.

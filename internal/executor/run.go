@@ -126,7 +126,7 @@ func stopped(err error) *stop {
 		return s
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return Draining.(*stop)
+		return draining
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func figures(file string) error {
 			blank++
 		}
 	}
-	return print(map[string]any{
+	return printJSON(map[string]any{
 		"file": file, "bytes": len(text), "characters": utf8.RuneCount(text), "lines": len(lines),
 		"blank_lines": blank, "words": len(strings.Fields(string(text))),
 	})
@@ -50,13 +50,13 @@ func figures(file string) error {
 func greet(name, message, format string) error {
 	greeting := fmt.Sprintf("%s, %s!", message, name)
 	if format == "json" {
-		return print(map[string]any{"greeting": greeting, "go": runtime.Version()})
+		return printJSON(map[string]any{"greeting": greeting, "go": runtime.Version()})
 	}
 	_, err := fmt.Println(greeting)
 	return err
 }
 
-func print(v any) error {
+func printJSON(v any) error {
 	encoder := json.NewEncoder(os.Stdout)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(v)

@@ -1,0 +1,47 @@
+# Targets document themselves: `make` lists them.
+
+GO            ?= go
+VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOLANGCI_LINT ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME      ?= 30s
+ROUNDS        ?= 5
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the program: bin/executor
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/executor ./cmd/executor
+
+.PHONY: run
+run: build ## Build, and run everything on this machine with the sample tools
+	bin/executor dev --tools configs/tools
+
+.PHONY: test
+test: ## Run all tests with the race detector; they need Go, python3 and Linux, and nothing else
+	$(GO) vet ./...
+	$(GO) test -race -timeout 15m $(GOTEST_FLAGS) ./...
+
+.PHONY: lint
+lint: ## Check format, import rules and common mistakes (the first time it builds the linter)
+	$(GOLANGCI_LINT) run ./...
+
+.PHONY: bench
+bench: build ## Measure against the bare thing in the same rounds (see docs/performance.md)
+	EXECUTOR_BENCH_PROGRAM=$(CURDIR)/bin/executor $(GO) test -run '^$$' -bench . -benchtime $(ROUNDS)x -timeout 30m ./cmd/executor
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz test for FUZZTIME each
+	@set -e; for package in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+.PHONY: clean
+clean: ## Remove what build made
+	rm -rf bin

@@ -172,7 +172,7 @@ func BenchmarkThroughput(b *testing.B) {
 }
 
 // BenchmarkOutput: 2 GiB printed by one tool, to a subscriber of the stored output that checks every byte, against a bare
-// asynchronous publish of 64 KiB messages into a stream of the same kind with the same subscriber.
+// asynchronous publish of 64 KiB messages into a stream of the same kind, without a subscriber and with the same one.
 func BenchmarkOutput(b *testing.B) {
 	const total = 2 << 30
 	d := startDev(b, benchConfig)
@@ -211,30 +211,44 @@ func BenchmarkOutput(b *testing.B) {
 			}
 		}
 	}
-	var ours, bare, ratio, growth []float64
-	for i := 0; b.Loop(); i++ {
+	publish := func() {
+		for sent := 0; sent < total; sent += 64 << 10 {
+			at := sent % len(pattern)
+			if _, err := js.PublishAsync("bare", pattern[at:at+64<<10], jetstream.WithStallWait(10*time.Second)); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+		<-js.PublishAsyncComplete()
+	}
+	// bareRate publishes into a new stream and returns MiB/s.
+	bareRate := func(subscriber bool) float64 {
 		if _, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: "BARE", Subjects: []string{"bare"}, MaxBytes: 3 << 30, Discard: jetstream.DiscardOld}); err != nil {
 			b.Fatal(err)
 		}
+		defer js.DeleteStream(ctx, "BARE")
+		if !subscriber {
+			begin := time.Now()
+			publish()
+			return total / time.Since(begin).Seconds() / (1 << 20)
+		}
 		sub, _ := nc.SubscribeSync("bare")
+		defer sub.Unsubscribe()
 		sub.SetPendingLimits(-1, -1)
+		nc.Flush()
 		begin := time.Now()
-		go func() {
-			for sent := 0; sent < total; sent += 64 << 10 {
-				at := sent % len(pattern)
-				if _, err := js.PublishAsync("bare", pattern[at:at+64<<10], jetstream.WithStallWait(10*time.Second)); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		}()
+		var publisher sync.WaitGroup
+		publisher.Go(publish)
 		check(sub, "bare")
-		x := total / time.Since(begin).Seconds() / (1 << 20)
-		sub.Unsubscribe()
-		js.DeleteStream(ctx, "BARE")
-
+		rate := total / time.Since(begin).Seconds() / (1 << 20)
+		publisher.Wait()
+		return rate
+	}
+	var ours, alone, bare, ofAlone, ratio, growth []float64
+	for i := 0; b.Loop(); i++ {
+		w, x := bareRate(false), bareRate(true)
 		id := fmt.Sprintf("output-%d-%d", os.Getpid(), i)
-		sub, _ = nc.SubscribeSync("tools.reply." + id + ".output")
+		sub, _ := nc.SubscribeSync("tools.reply." + id + ".output")
 		sub.SetPendingLimits(-1, -1)
 		nc.Flush()
 		before := rss(b, d.cmd.Process.Pid)
@@ -252,7 +266,7 @@ func BenchmarkOutput(b *testing.B) {
 		})
 		request, _ := json.Marshal(map[string]any{"id": id, "contract": map[string]any{"name": "flood", "engine": "local", "engine_spec": map[string]any{
 			"command": []string{"/bin/sh", "-c", "i=0; while [ $i -lt 2048 ]; do cat " + file + "; i=$((i+1)); done"}, "timeout": 120}}})
-		begin = time.Now()
+		begin := time.Now()
 		if _, err := nc.Request("tools.exec.local", request, 5*time.Second); err != nil {
 			b.Fatal(err)
 		}
@@ -261,12 +275,15 @@ func BenchmarkOutput(b *testing.B) {
 		stop()
 		watcher.Wait()
 		sub.Unsubscribe()
-		ours, bare, ratio = append(ours, y), append(bare, x), append(ratio, y/x)
+		ours, alone, bare = append(ours, y), append(alone, w), append(bare, x)
+		ofAlone, ratio = append(ofAlone, y/w), append(ratio, y/x)
 		growth = append(growth, float64(most.Load()-before)/(1<<20))
 	}
 	b.ReportMetric(median(ours), "MiB/s")
-	b.ReportMetric(median(bare), "bare-MiB/s")
-	b.ReportMetric(median(ratio), "of-bare")
+	b.ReportMetric(median(alone), "bare-MiB/s")
+	b.ReportMetric(median(bare), "bare-subscribed-MiB/s")
+	b.ReportMetric(median(ofAlone), "of-bare")
+	b.ReportMetric(median(ratio), "of-bare-subscribed")
 	b.ReportMetric(median(growth), "growth-MiB")
 }
 
@@ -318,4 +335,56 @@ func printTimes(times string) {
 		time.Sleep(2 * time.Millisecond)
 		os.Stdout.WriteString(strconv.FormatInt(time.Now().UnixNano(), 10) + "\n")
 	}
+}
+
+// BenchmarkServe: from the start of `serve` to its readiness, the first time (its streams are made) and the next; then
+// what it costs while nothing is to be done.
+func BenchmarkServe(b *testing.B) {
+	var first, next, cpu, memory []float64
+	for b.Loop() {
+		s := startNATS(b)
+		config := writeFile(b, "executor.yaml", serveConfig)
+		data := b.TempDir()
+		launch := func() (*instance, float64) {
+			begin := time.Now()
+			p := start(b, nil, "serve", "--server", s.URL(), "--http", "off", "--data", data, "--config", config)
+			for !strings.Contains(p.log.String(), "executor is ready") {
+				select {
+				case <-p.ended:
+					b.Fatalf("serve ended: %s", p.log)
+				case <-time.After(200 * time.Microsecond):
+				}
+			}
+			return p, time.Since(begin).Seconds() * 1e3
+		}
+		p, took := launch()
+		first = append(first, took)
+		p.stop()
+		p, took = launch()
+		next = append(next, took)
+		time.Sleep(2 * time.Second) // settle
+		const watched = 8 * time.Second
+		before := cpuTime(b, p.cmd.Process.Pid)
+		time.Sleep(watched)
+		cpu = append(cpu, 100*(cpuTime(b, p.cmd.Process.Pid)-before).Seconds()/watched.Seconds())
+		memory = append(memory, float64(rss(b, p.cmd.Process.Pid))/(1<<20))
+		p.stop()
+	}
+	b.ReportMetric(median(first), "first-start-ms")
+	b.ReportMetric(median(next), "start-ms")
+	b.ReportMetric(median(cpu), "idle-%-of-a-core")
+	b.ReportMetric(median(memory), "idle-RSS-MiB")
+}
+
+// cpuTime is what a process has used so far.
+func cpuTime(tb testing.TB, pid int) time.Duration {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+2:]))
+	user, _ := strconv.ParseInt(fields[11], 10, 64)
+	system, _ := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on Linux
 }

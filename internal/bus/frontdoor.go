@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,8 +52,14 @@ const (
 	storeWait        = 10 * time.Second
 )
 
+// semVer is what the service framework takes for a version (semver.org, the form without a leading v).
+var semVer = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
+
 // OpenFrontDoor registers the service. Close it before the bus.
 func (b *Bus) OpenFrontDoor(desk Desk, version string) (*FrontDoor, error) {
+	if !semVer.MatchString(version) {
+		version = "0.0.0"
+	}
 	f := &FrontDoor{bus: b, desk: desk, places: make(chan struct{}, frontDoorPlaces), follows: make(chan struct{}, frontDoorFollows)}
 	f.work, f.cancel = context.WithCancel(context.Background())
 	service, err := micro.AddService(b.nc, micro.Config{

@@ -88,7 +88,7 @@ func (e *Executor) Handle(ctx context.Context, d contracts.Delivery) (settlement
 	defer func() {
 		if p := recover(); p != nil {
 			r.log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("handling a request panicked")
-			settlement = contracts.Settlement{Outcome: contracts.Again, Delay: againMost, Reason: "panic"}
+			settlement = contracts.Settlement{Outcome: contracts.Again, Delay: againDelay(d), Reason: "panic"}
 		}
 	}()
 	r.ctx, r.cancel = context.WithCancelCause(ctx)

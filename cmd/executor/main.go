@@ -17,6 +17,9 @@ func main() {
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	// A reader that goes away (| head) is an error of the write, not the end of the program. Being caught, and not ignored,
+	// the signal is as usual in tools.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		<-signals

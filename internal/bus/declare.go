@@ -92,11 +92,14 @@ func (b *Bus) execStream() jetstream.StreamConfig {
 		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: b.config.Replicas,
 		Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
 		MaxMsgsPerSubject: b.config.Streams.QueueMessages, MaxBytes: int64(b.config.Streams.QueueBytes),
-		MaxMsgSize: int32(b.nc.MaxPayload() - headroom),
+		MaxMsgSize: int32(b.maxRequest()),
 		Duplicates: requestDuplicates, AllowDirect: true,
 		RePublish: &jetstream.RePublish{Source: b.subjects.Prefix() + ".exec.>", Destination: b.subjects.Prefix() + ".bell.>", HeadersOnly: true},
 	}
 }
+
+// maxRequest is the largest request that is stored, in bytes with headers.
+func (b *Bus) maxRequest() int64 { return max(b.nc.MaxPayload()-headroom, b.nc.MaxPayload()/2) }
 
 // stream is one that keeps what it is told for a time, and forgets the oldest first when it is full.
 func (b *Bus) stream(suffix string, age contracts.Duration, bytes contracts.Size, leaves ...string) jetstream.StreamConfig {

@@ -125,7 +125,7 @@ func (f *FrontDoor) take(ctx context.Context, r micro.Request, reply string) {
 			Executor: f.bus.name, Time: time.Now().UTC(),
 		})
 	}
-	if most := f.bus.nc.MaxPayload() - headroom; int64(len(r.Data())) > most {
+	if most := f.bus.maxRequest(); int64(len(r.Data())) > most {
 		refuse("", contracts.Errorf(contracts.InvalidRequest, "the request has %d bytes; this server takes %d at most: hand large input over by a file or an object store", len(r.Data()), most))
 		return
 	}
@@ -247,7 +247,7 @@ func (f *FrontDoor) list(ctx context.Context, question []byte) ([]byte, error) {
 		answer.Tools = some
 	}
 	text, err := encode(answer)
-	if err == nil && int64(len(text)) > f.bus.nc.MaxPayload()-headroom {
+	if err == nil && int64(len(text)) > f.bus.maxRequest() {
 		return nil, contracts.Errorf(contracts.InvalidRequest, `the answer has %d bytes, more than the server takes; ask for one tool: {"tool": "name"}`, len(text))
 	}
 	return text, err

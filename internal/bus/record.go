@@ -201,10 +201,12 @@ func (b *Bus) pause(ctx context.Context) error {
 func (b *Bus) message(subject, kind, id string, attempt int, executor, trace string) *nats.Msg {
 	msg := &nats.Msg{Subject: subject, Header: nats.Header{
 		contracts.HeaderType:     {kind},
-		contracts.HeaderID:       {id},
 		contracts.HeaderAttempt:  {strconv.Itoa(attempt)},
 		contracts.HeaderExecutor: {executor},
 	}}
+	if id != "" {
+		msg.Header[contracts.HeaderID] = []string{id}
+	}
 	if trace != "" {
 		msg.Header[contracts.HeaderTraceparent] = []string{trace}
 	}

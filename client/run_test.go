@@ -280,6 +280,10 @@ func TestSlowReader(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	told := make(chan struct{})
+	if _, err := d.nc.Subscribe("told", func(*nats.Msg) { close(told) }); err != nil { // comes after what was said before
+		t.Fatal(err)
+	}
 	run, err := d.client().Start(t.Context(), client.Request{Tool: "x"})
 	if err != nil {
 		t.Fatal(err)
@@ -295,7 +299,10 @@ func TestSlowReader(t *testing.T) {
 				t.Fatalf("chunk %d after %d", event.Seq, next-1)
 			}
 			if next++; next == 10 {
-				<-time.After(time.Second) // all of it comes meanwhile, more than is kept for us
+				// All of it comes meanwhile, more than is kept for us.
+				d.nc.Publish("told", nil)
+				<-told
+				<-time.After(500 * time.Millisecond)
 			}
 			bytes += len(event.Data)
 		}

@@ -3,7 +3,6 @@ package contracts
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -118,39 +117,46 @@ func LoadFile(file string) ([]*Contract, error) {
 	return list, nil
 }
 
-// ParseContracts reads a text that holds one contract, several documents, or a list under the key "tools". The file is
-// named in messages only. An error is of type Problems and has all that is wrong.
+// ParseContracts reads a text that holds one contract, several documents, or a list under the key "tools", which may be
+// empty. The file is named in messages only. An error is of type Problems and has all that is wrong.
 func ParseContracts(file string, text []byte) ([]*Contract, error) {
 	documents, err := parseDocuments(file, text)
 	if err != nil {
 		return nil, err
 	}
 	d := decoder{file: file}
+	var roots []*yaml.Node
 	var list []*Contract
-	for _, root := range documents {
-		if tools := child(root, "tools"); tools != nil && len(root.Content) == 2 {
-			if tools.Kind != yaml.SequenceNode {
-				d.problem(tools, "tools", "is %s; it must be a list of contracts", describe(tools))
-				continue
-			}
-			for i, n := range tools.Content {
-				list = append(list, d.contract(n, fmt.Sprintf("tools[%d]", i)))
-			}
-			continue
+	add := func(n *yaml.Node, path string) {
+		c := &Contract{File: file, Line: n.Line}
+		c.decodeAt(&d, n, path)
+		i := slices.IndexFunc(list, func(o *Contract) bool { return o.Name == c.Name && o.Version == c.Version })
+		if c.Name != "" && i >= 0 {
+			where, p := locate(n, path, "name")
+			d.problem(where, p, "the tool %s is already defined in line %d; give it another name or version", quote(c.Name), roots[i].Line)
 		}
-		list = append(list, d.contract(root, ""))
+		roots, list = append(roots, n), append(list, c)
+	}
+	for _, root := range documents {
+		tools := child(root, "tools")
+		switch {
+		case tools == nil:
+			add(root, "")
+		case len(root.Content) > 2:
+			d.problem(root, "tools", "is not the only key; a document is either one contract, or a list of contracts under tools")
+		case tools.Kind != yaml.SequenceNode:
+			d.problem(tools, "tools", "is %s; it must be a list of contracts", describe(tools))
+		default:
+			for i, n := range tools.Content {
+				add(n, element("tools", i))
+			}
+		}
+	}
+	if problems := d.found(); len(problems) > 0 {
+		return nil, problems
 	}
 	if len(documents) == 0 {
 		return nil, Problems{{File: file, Message: "holds no contract; it needs at least name, engine and engine_spec"}}
-	}
-	for i, c := range list {
-		if j := slices.IndexFunc(list[:i], func(o *Contract) bool { return o.Name == c.Name && o.Version == c.Version && c.Name != "" }); j >= 0 {
-			d.problems = append(d.problems, Problem{File: file, Line: c.Line, Column: 1,
-				Message: fmt.Sprintf("the tool %q is already defined in line %d; give it another name or version", c.Name, list[j].Line)})
-		}
-	}
-	if len(d.problems) > 0 {
-		return nil, d.problems
 	}
 	return list, nil
 }
@@ -164,13 +170,6 @@ func parseDocuments(file string, text []byte) ([]*yaml.Node, error) {
 	return ParseYAML(file, text)
 }
 
-func (d *decoder) contract(n *yaml.Node, path string) *Contract {
-	c := &Contract{}
-	c.decodeAt(d, n, path)
-	c.File, c.Line = d.file, n.Line
-	return c
-}
-
 // UnmarshalJSON reads a contract that a program of ours wrote: unlike ParseContracts it passes over keys that a newer
 // version may have added.
 func (c *Contract) UnmarshalJSON(text []byte) error {
@@ -180,8 +179,8 @@ func (c *Contract) UnmarshalJSON(text []byte) error {
 	}
 	d := decoder{lenient: true}
 	c.decodeAt(&d, n, "")
-	if len(d.problems) > 0 {
-		return d.problems
+	if problems := d.found(); len(problems) > 0 {
+		return problems
 	}
 	return nil
 }
@@ -214,7 +213,6 @@ func (c *Contract) decodeNode(d *decoder, n *yaml.Node, path string) { c.decodeA
 
 // decodeAt decodes and checks a contract. The engine is read first, because it gives engine_spec its type.
 func (c *Contract) decodeAt(d *decoder, n *yaml.Node, path string) {
-	before := len(d.problems)
 	if n.Kind != yaml.MappingNode {
 		d.problem(n, path, "is %s; a contract is a mapping with name, engine and engine_spec", describe(n))
 		return
@@ -222,53 +220,40 @@ func (c *Contract) decodeAt(d *decoder, n *yaml.Node, path string) {
 	c.Engine, c.Spec = d.engine(n, path)
 	type plain Contract // without decodeNode
 	d.into(n, (*plain)(c), path)
-	if name, ok := engineAliases[c.Engine]; ok {
-		c.Engine = name
-	}
+	c.Engine = engineName(c.Engine)
 	c.Praxis = child(n, "engineSpec") != nil
-
-	require := func(key string, missing bool, what string) {
-		if missing && child(n, key) == nil && child(n, spelling[key]) == nil {
-			d.problem(n, join(path, key), "is missing; %s", what)
-		}
+	spec, specPath := locate(n, path, "engine_spec")
+	if spec == n {
+		c.Spec = nil // there is none
 	}
-	require("name", c.Name == "", "give the tool a name")
-	require("engine", c.Engine == "", "write "+strings.Join(Engines, ", or "))
-	require("engine_spec", true, "it says what to run")
-	at := func(keys ...string) (*yaml.Node, string) { return locate(n, path, keys...) }
 
-	if c.Name != "" && !toolName.MatchString(c.Name) {
-		where, p := at("name")
-		d.problem(where, p, "%s is not a tool name: letters, digits, '_' and '-', 64 at most", quote(c.Name))
+	d.require(n, path, "name", "give the tool a name")
+	d.require(n, path, "engine", "write "+strings.Join(Engines, ", or "))
+	d.require(n, path, "engine_spec", "it says what to run")
+	bad := d.checker(n, path)
+	if !toolName.MatchString(c.Name) {
+		bad("name", "%s is not a tool name: letters, digits, '_' and '-', 64 at most", quote(c.Name))
 	}
-	if c.Version != "" && !toolVersion.MatchString(c.Version) {
-		where, p := at("version")
-		d.problem(where, p, "%s is not a version: letters, digits, '.', '_' and '-', 64 at most, as 1.0.0", quote(c.Version))
+	if child(n, "version") != nil && !toolVersion.MatchString(c.Version) {
+		bad("version", "%s is not a version: letters, digits, '.', '_' and '-', 64 at most, as 1.0.0", quote(c.Version))
 	}
 	d.oneOf(n, path, "args_env", string(c.ArgsEnv), string(ArgsPrefixed), string(ArgsRaw))
 	d.oneOf(n, path, "on_output_limit", c.OnOutputLimit, OutputDrop, OutputStop)
 	if strings.Contains(c.BaseDir, "\x00") {
-		where, p := at("base_dir")
-		d.problem(where, p, "holds a NUL character")
+		bad("base_dir", "holds a NUL character, which no path can")
 	}
-	if c.Spec != nil && len(d.problems) == before {
-		where, p := at("engine_spec")
-		d.checkSpec(where, p, c.Spec, c.Parameters)
+	if c.Spec != nil {
+		d.checkSpec(spec, specPath, c.Spec, c.Parameters)
 	}
-	for i, f := range c.Fallback {
-		list, p := at("fallback")
-		p = fmt.Sprintf("%s[%d]", p, i)
-		if f.Spec != nil && len(d.problems) == before {
-			where, p := locate(list.Content[i], p, "engine_spec")
-			d.checkSpec(where, p, f.Spec, c.Parameters)
-		}
-		if f.Engine == c.Engine || slices.ContainsFunc(c.Fallback[:i], func(o Fallback) bool { return o.Engine == f.Engine }) {
-			d.problem(list.Content[i], p, "%q is there already; an engine is tried once", f.Engine)
-		}
-		if f.Spec == nil && c.Spec != nil && newSpec(f.Engine) != nil && c.SpecFor(f.Engine) == nil {
-			d.problem(list.Content[i], p, "the engine_spec of %s does not fit %s; write {engine: %s, engine_spec: …}", c.Engine, f.Engine, f.Engine)
-		}
+	c.checkFallback(d, n, path)
+}
+
+// engineName is the name of an engine in our own spelling.
+func engineName(name string) string {
+	if other, ok := engineAliases[name]; ok {
+		return other
 	}
+	return name
 }
 
 // engine reads the key engine of a contract or fallback ahead of the rest.
@@ -277,41 +262,34 @@ func (d *decoder) engine(n *yaml.Node, path string) (string, Spec) {
 	if e == nil || e.Kind != yaml.ScalarNode || e.Tag != "!!str" {
 		return "", nil // the decoder says what is wrong with it
 	}
-	name := e.Value
-	if other, ok := engineAliases[name]; ok {
-		name = other
-	}
-	spec := newSpec(name)
-	if spec == nil {
-		d.problem(e, join(path, "engine"), "unknown engine %s; %s", quote(name), didYouMean(name, Engines))
-	}
-	return name, spec
+	name := engineName(e.Value)
+	d.knownEngine(e, join(path, "engine"), name)
+	return name, newSpec(name)
 }
 
-func (d *decoder) oneOf(n *yaml.Node, path, key, value string, allowed ...string) {
-	if value != "" && !slices.Contains(allowed, value) {
-		where, p := locate(n, path, key)
-		d.problem(where, p, "unknown value %s; %s", quote(value), didYouMean(value, allowed))
+func (d *decoder) knownEngine(n *yaml.Node, path, name string) {
+	if newSpec(name) == nil {
+		d.problem(n, path, "unknown engine %s; %s", quote(name), didYouMean(name, Engines))
 	}
 }
 
 func (f *Fallback) decodeNode(d *decoder, n *yaml.Node, path string) {
 	if n.Kind == yaml.ScalarNode {
-		d.into(n, &f.Engine, path)
-		if name, ok := engineAliases[f.Engine]; ok {
-			f.Engine = name
+		if d.into(n, &f.Engine, path); !d.flawed(path) {
+			f.Engine = engineName(f.Engine)
+			d.knownEngine(n, path, f.Engine)
 		}
-		if f.Engine != "" && newSpec(f.Engine) == nil {
-			d.problem(n, path, "unknown engine %s; %s", quote(f.Engine), didYouMean(f.Engine, Engines))
-		}
+		return
+	}
+	if n.Kind == yaml.SequenceNode {
+		d.problem(n, path, "is a list; write the name of an engine, or {engine: …, engine_spec: …}")
 		return
 	}
 	f.Engine, f.Spec = d.engine(n, path)
 	type plain Fallback
 	d.into(n, (*plain)(f), path)
-	if name, ok := engineAliases[f.Engine]; ok {
-		f.Engine = name
-	}
+	f.Engine = engineName(f.Engine)
+	d.require(n, path, "engine", "write "+strings.Join(Engines, ", or "))
 	if child(n, "engine_spec") == nil && child(n, "engineSpec") == nil {
 		f.Spec = nil
 	}
@@ -320,65 +298,10 @@ func (f *Fallback) decodeNode(d *decoder, n *yaml.Node, path string) {
 // MarshalJSON writes the name alone where there is no spec.
 func (f Fallback) MarshalJSON() ([]byte, error) {
 	if f.Spec == nil {
-		return json.Marshal(f.Engine)
+		return marshalJSON(f.Engine)
 	}
 	type plain Fallback
 	return marshalJSON(plain(f))
-}
-
-// checkSpec finds what is wrong about a spec beyond its types.
-func (d *decoder) checkSpec(n *yaml.Node, path string, spec Spec, params Parameters) {
-	common := spec.Common()
-	bad := func(key, format string, a ...any) {
-		where, p := locate(n, path, key)
-		d.problem(where, p, format, a...)
-	}
-	if child(n, "command") == nil {
-		bad("command", `is missing; write the program and its arguments, as ["python3", "main.py"]`)
-	}
-	shell := false
-	switch s := spec.(type) {
-	case *LocalSpec:
-		shell = s.Shell
-	case *DockerSpec:
-		if s.Image == "" {
-			bad("image", "is missing; name the image to start")
-		}
-	}
-	switch {
-	case common.Command.Shell != "" && !shell && spec.Engine() == EngineLocal:
-		bad("command", `is one string; write a list, as ["ls", "-l"], or add shell: true`)
-	case common.Command.Shell != "" && !shell:
-		bad("command", `is one string; write a list, as ["sh", "-c", "…"] for shell text`)
-	case shell && placeholder.MatchString(common.Command.Text()):
-		bad("command", "holds %s: arguments are never put into shell text; use $ARG_<NAME> in it", placeholder.FindString(common.Command.Text()))
-	case params.Declared:
-		for _, m := range placeholder.FindAllStringSubmatch(strings.Join(common.Command.Argv, "\n"), -1) {
-			if m[1] == "args" && params.Find(m[2]) == nil {
-				bad("command", "holds %s, but the contract has no such parameter; %s", m[0], didYouMean(m[2], params.Names()))
-			}
-		}
-	}
-	if child(n, "timeout") != nil && common.Timeout <= 0 {
-		bad("timeout", "must be above 0")
-	}
-	if child(n, "memory_limit") != nil && common.MemoryLimit <= 0 {
-		bad("memory_limit", "must be above 0")
-	}
-	if child(n, "pids_limit") != nil && common.PidsLimit <= 0 {
-		bad("pids_limit", "must be above 0")
-	}
-	for _, name := range common.EnvPassthrough {
-		if !variableName.MatchString(name) {
-			bad("env_passthrough", "%s is not a name of an environment variable", quote(name))
-		}
-	}
-	if strings.ContainsAny(common.Network, " /\x00") {
-		bad("network", "%s is not a network; write none, bridge, host or the name of one", quote(common.Network))
-	}
-	if strings.Contains(common.Cwd, "\x00") {
-		bad("cwd", "holds a NUL character")
-	}
 }
 
 // spelling is the other spelling of a key.
@@ -386,25 +309,10 @@ var spelling = map[string]string{"engine_spec": "engineSpec", "parameters": "par
 
 // child returns the value of a key of a mapping, or nil.
 func child(n *yaml.Node, key string) *yaml.Node {
-	for n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	if n.Kind != yaml.MappingNode || key == "" {
-		return nil
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == key {
-			v := n.Content[i+1]
-			for v.Kind == yaml.AliasNode {
-				v = v.Alias
-			}
-			return v
-		}
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Tag == "!!merge" {
-			if v := child(n.Content[i+1], key); v != nil {
-				return v
+	if n.Kind == yaml.MappingNode && key != "" {
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == key {
+				return n.Content[i+1]
 			}
 		}
 	}

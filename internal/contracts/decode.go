@@ -1,26 +1,37 @@
 package contracts
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"gopkg.in/yaml.v3"
 )
 
-// Decode fills the struct that into points to from a tree, strictly: an unknown key, a key given twice (in any of its
-// spellings), a wrong type and an empty value are problems. Fields are named by their json tag; an alias tag adds
-// other spellings. It goes on after a problem, so that one run of a person's editor mends them all.
+// Limits of a document. They bound what hostile input costs; real documents stay far below.
+const (
+	maxDepth = 32      // levels of mappings and lists
+	maxNodes = 200_000 // values, after aliases are followed (a YAML "billion laughs" ends here)
+	maxList  = 1000    // elements of a list that is searched; lists in args have no such bound
+)
+
+// Decode fills the struct that into points to from a tree of ParseYAML or ParseJSON, strictly: an unknown key, a key
+// given twice (in any of its spellings), a wrong type and an empty value are problems. Fields are named by their json
+// tag; an alias tag adds other spellings. It goes on after a problem, so that one run of a person's editor mends them all.
 func Decode(file string, root *yaml.Node, into any) Problems {
 	d := decoder{file: file}
 	d.decode(root, reflect.ValueOf(into).Elem(), "")
-	return d.problems
+	return d.found()
 }
 
 // nodeDecoder is what types implement whose text is not their Go shape.
@@ -32,30 +43,34 @@ type decoder struct {
 	file     string
 	lenient  bool // pass over unknown keys
 	problems Problems
-	nodes    int
-	depth    int
+	more     bool // problems beyond maxProblems
 }
 
 func (d *decoder) problem(n *yaml.Node, path, format string, a ...any) {
-	if len(d.problems) < maxProblems {
-		d.problems = append(d.problems, Problem{File: d.file, Line: n.Line, Column: n.Column, Path: path, Message: fmt.Sprintf(format, a...)})
+	if len(d.problems) == maxProblems {
+		d.more = true
+		return
 	}
+	d.problems = append(d.problems, Problem{File: d.file, Line: n.Line, Column: n.Column, Path: path, Message: fmt.Sprintf(format, a...)})
 }
 
-// enter follows an alias and counts the value; false where the document is too large or too deep to go on.
-func (d *decoder) enter(n *yaml.Node, path string) (*yaml.Node, bool) {
-	for n.Kind == yaml.AliasNode {
-		n = n.Alias
+// flawed reports whether there is a problem already about what is at the path. Checks of what a value means ask first:
+// nothing can be said about one that could not be read.
+func (d *decoder) flawed(path string) bool {
+	return slices.ContainsFunc(d.problems, func(p Problem) bool {
+		below, ok := strings.CutPrefix(p.Path, path)
+		return ok && (below == "" || below[0] == '.' || below[0] == '[')
+	})
+}
+
+// found are the problems in the order of the text.
+func (d *decoder) found() Problems {
+	slices.SortStableFunc(d.problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
+	if d.more {
+		d.problems = append(d.problems, Problem{File: d.file, Message: "there is more; these first"})
+		d.more = false
 	}
-	d.nodes++
-	d.depth++
-	switch {
-	case d.nodes == maxNodes+1: // said once; what follows is only skipped
-		d.problem(n, path, "the document has more than %d values", maxNodes)
-	case d.depth > maxDepth:
-		d.problem(n, path, "is nested deeper than %d levels", maxDepth)
-	}
-	return n, d.nodes <= maxNodes && d.depth <= maxDepth
+	return d.problems
 }
 
 var (
@@ -64,17 +79,15 @@ var (
 	bytesType       = reflect.TypeFor[[]byte]()
 )
 
+// rfc3339 is the form of times. time.Parse takes more: hours of one digit, a comma, offsets of a day.
+var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):\d\d)$`)
+
 // into decodes a value to where pointer points.
 func (d *decoder) into(n *yaml.Node, pointer any, path string) {
 	d.decode(n, reflect.ValueOf(pointer).Elem(), path)
 }
 
 func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
-	n, ok := d.enter(n, path)
-	defer func() { d.depth-- }()
-	if !ok {
-		return
-	}
 	if v.Kind() == reflect.Pointer {
 		if v.IsNil() {
 			v.Set(reflect.New(v.Type().Elem()))
@@ -104,13 +117,14 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	}
 	switch {
 	case v.Type() == timeType:
-		if t, err := time.Parse(time.RFC3339, n.Value); err == nil && n.Kind == yaml.ScalarNode {
+		t, err := time.Parse(time.RFC3339, n.Value)
+		if err == nil && rfc3339.MatchString(n.Value) && !t.IsZero() {
 			v.Set(reflect.ValueOf(t))
 		} else {
 			d.problem(n, path, "%s is not a time; write it as 2026-01-31T15:04:05Z (RFC 3339)", describe(n))
 		}
 	case v.Type() == bytesType:
-		if b, err := base64.StdEncoding.DecodeString(n.Value); err == nil && n.Kind == yaml.ScalarNode {
+		if b, err := base64.StdEncoding.DecodeString(n.Value); err == nil && n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
 			v.SetBytes(b)
 		} else {
 			d.problem(n, path, "is not base64 (RFC 4648, with padding)")
@@ -137,108 +151,82 @@ func (d *decoder) isNull(n *yaml.Node, path string) bool {
 // structure decodes a mapping into the fields of v.
 func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 	fields := fieldsOf(v.Type())
-	d.pairs(n, path, func(key, value *yaml.Node) {
+	d.pairs(n, path, fields.byName, func(key, value *yaml.Node, at string) {
 		f, known := fields.byName[key.Value]
-		if !known && d.lenient {
-			return
+		switch {
+		case known:
+			d.decode(value, v.FieldByIndex(f.index), at)
+		case d.lenient:
+		case len(d.problems) == maxProblems:
+			d.more = true // without the cost of looking for what was meant
+		default:
+			d.problem(key, at, "unknown key; %s", didYouMean(key.Value, fields.names))
 		}
-		if !known {
-			d.problem(key, join(path, key.Value), "unknown key; %s", didYouMean(key.Value, fields.names))
-			return
-		}
-		d.decode(value, v.FieldByIndex(f.index), join(path, key.Value))
-	}, func(key string) string {
-		if f, known := fields.byName[key]; known {
-			return f.name
-		}
-		return key
 	})
 }
 
-// pairs calls each with the keys and values of a mapping, merge keys ("<<") expanded. canonical names the key that a
-// spelling stands for; a key that comes twice is a problem.
-func (d *decoder) pairs(n *yaml.Node, path string, each func(key, value *yaml.Node), canonical func(string) string) {
+// pairs calls each with the keys and values of a mapping and the path of the value. A key that comes twice, in any of the
+// spellings of a field, is a problem.
+func (d *decoder) pairs(n *yaml.Node, path string, fields map[string]field, each func(key, value *yaml.Node, at string)) {
 	if n.Kind != yaml.MappingNode {
 		d.problem(n, path, "is %s; it must be a mapping (key: value)", describe(n))
 		return
 	}
 	seen := make(map[string]*yaml.Node, len(n.Content)/2)
-	merged := map[string]bool{}
-	var walk func(n *yaml.Node, merging bool)
-	walk = func(n *yaml.Node, merging bool) {
-		n, ok := d.enter(n, path)
-		defer func() { d.depth-- }()
-		if !ok {
-			return
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		name, at := key.Value, join(path, key.Value)
+		if f, known := fields[name]; known {
+			name = f.name
 		}
-		if merging && n.Kind == yaml.SequenceNode {
-			for _, one := range n.Content {
-				walk(one, true)
-			}
-			return
-		}
-		if n.Kind != yaml.MappingNode {
-			d.problem(n, path, "the merge key << takes a mapping or a list of mappings")
-			return
-		}
-		var merges []*yaml.Node
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key, value := n.Content[i], n.Content[i+1]
-			for key.Kind == yaml.AliasNode {
-				key = key.Alias
-			}
-			if key.Tag == "!!merge" {
-				merges = append(merges, value)
-				continue
-			}
-			if key.Kind != yaml.ScalarNode {
-				d.problem(key, path, "a key must be plain text")
-				continue
-			}
-			name := canonical(key.Value)
-			if first, twice := seen[name]; twice {
-				if merging || merged[name] {
-					continue // what is written out wins over what is merged in
-				}
-				if first.Value == key.Value {
-					d.problem(key, join(path, key.Value), "is given twice (first in line %d)", first.Line)
-				} else {
-					d.problem(key, join(path, key.Value), "is another spelling of %q, given in line %d; keep one", first.Value, first.Line)
-				}
-				continue
-			}
+		switch first, twice := seen[name]; {
+		case !twice:
 			seen[name] = key
-			merged[name] = merging
-			each(key, value)
-		}
-		for _, one := range merges {
-			walk(one, true)
+			each(key, value, at)
+		case first.Value == key.Value:
+			d.problem(key, at, "is given twice, first in line %d; keep one", first.Line)
+		default:
+			d.problem(key, at, "is another spelling of %q, given in line %d; keep one", first.Value, first.Line)
 		}
 	}
-	walk(n, false)
 }
 
 func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 	if v.IsNil() {
 		v.Set(reflect.MakeMap(v.Type()))
 	}
-	d.pairs(n, path, func(key, value *yaml.Node) {
+	d.pairs(n, path, nil, func(key, value *yaml.Node, at string) {
 		element := reflect.New(v.Type().Elem()).Elem()
-		d.decode(value, element, join(path, key.Value))
+		d.decode(value, element, at)
 		v.SetMapIndex(reflect.ValueOf(key.Value).Convert(v.Type().Key()), element)
-	}, func(key string) string { return key })
+	})
 }
 
 func (d *decoder) sequence(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.SequenceNode {
-		d.problem(n, path, "is %s; it must be a list", describe(n))
+		hint := ""
+		if n.Kind == yaml.ScalarNode && v.Type().Elem().Kind() == reflect.String {
+			hint = ": write [" + quote(n.Value) + "]"
+		}
+		d.problem(n, path, "is %s; it must be a list%s", describe(n), hint)
+		return
+	}
+	if v.Type().Elem().Kind() != reflect.Interface && d.tooMany(n, path, len(n.Content)) {
 		return
 	}
 	list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
 	for i, one := range n.Content {
-		d.decode(one, list.Index(i), fmt.Sprintf("%s[%d]", path, i))
+		d.decode(one, list.Index(i), element(path, i))
 	}
 	v.Set(list)
+}
+
+// tooMany reports a list that is longer than what is done with it would bear.
+func (d *decoder) tooMany(n *yaml.Node, path string, count int) bool {
+	if count > maxList {
+		d.problem(n, path, "has %d elements; %d at most", count, maxList)
+	}
+	return count > maxList
 }
 
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
@@ -249,7 +237,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 				v.SetString(n.Value)
 				return
 			}
-			d.problem(n, path, "is %s; it must be text: write \"%s\" in quotes", describe(n), n.Value)
+			d.problem(n, path, "is %s; it must be text: write %s in quotes", describe(n), quote(n.Value))
 			return
 		case reflect.Bool:
 			if b, err := strconv.ParseBool(n.Value); err == nil && n.Tag == "!!bool" {
@@ -257,12 +245,12 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 				return
 			}
 		case reflect.Int, reflect.Int64:
-			if i, err := strconv.ParseInt(n.Value, 10, 64); err == nil && n.Tag == "!!int" {
+			if i, err := strconv.ParseInt(n.Value, 10, 64); err == nil && n.Tag == "!!int" && jsonNumber(n.Value) {
 				v.SetInt(i)
 				return
 			}
 		case reflect.Uint64:
-			if i, err := strconv.ParseUint(n.Value, 10, 64); err == nil && n.Tag == "!!int" {
+			if i, err := strconv.ParseUint(n.Value, 10, 64); err == nil && n.Tag == "!!int" && jsonNumber(n.Value) {
 				v.SetUint(i)
 				return
 			}
@@ -278,9 +266,9 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	d.problem(n, path, "is %s; it must be %s", describe(n), want)
 }
 
-// number reads a scalar that is a finite number.
+// number reads a scalar that is a finite number. A whole number must be in plain digits: YAML takes 010 for 8.
 func number(n *yaml.Node) (float64, bool) {
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" && n.Tag != "!!float" {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" && n.Tag != "!!float" || n.Tag == "!!int" && !jsonNumber(n.Value) {
 		return 0, false
 	}
 	f, err := strconv.ParseFloat(n.Value, 64)
@@ -292,16 +280,14 @@ func (d *decoder) any(n *yaml.Node, path string) any {
 	switch n.Kind {
 	case yaml.MappingNode:
 		m := make(map[string]any, len(n.Content)/2)
-		d.pairs(n, path, func(key, value *yaml.Node) {
-			var v any
-			d.into(value, &v, join(path, key.Value))
-			m[key.Value] = v
-		}, func(key string) string { return key })
+		d.pairs(n, path, nil, func(key, value *yaml.Node, at string) {
+			m[key.Value] = d.any(value, at)
+		})
 		return m
 	case yaml.SequenceNode:
 		list := make([]any, len(n.Content))
 		for i, one := range n.Content {
-			d.into(one, &list[i], fmt.Sprintf("%s[%d]", path, i))
+			list[i] = d.any(one, element(path, i))
 		}
 		return list
 	}
@@ -311,7 +297,7 @@ func (d *decoder) any(n *yaml.Node, path string) any {
 	case "!!bool":
 		b, err := strconv.ParseBool(n.Value)
 		if err != nil {
-			d.problem(n, path, "write true or false for %s", describe(n))
+			d.problem(n, path, "is %s; write true or false", describe(n))
 		}
 		return b
 	case "!!int", "!!float":
@@ -326,16 +312,13 @@ func (d *decoder) any(n *yaml.Node, path string) any {
 		}
 		d.problem(n, path, "%s is not a number that JSON can hold", n.Value)
 		return nil
-	case "!!str", "!!timestamp":
-		return n.Value
 	}
-	d.problem(n, path, "the YAML tag %s is not supported", n.Tag)
-	return nil
+	return n.Value
 }
 
+// jsonNumber reports whether s is a number as JSON writes it.
 func jsonNumber(s string) bool {
-	c := s[len(s)-1:]
-	return strings.Trim(s, "0123456789+-.eE") == "" && c >= "0" && c <= "9" && json.Valid([]byte(s))
+	return strings.Trim(s, "0123456789+-.eE") == "" && json.Valid([]byte(s))
 }
 
 // describe says what a node is, for messages.
@@ -353,25 +336,39 @@ func describe(n *yaml.Node) string {
 		return "text (" + quote(n.Value) + ")"
 	case "!!bool":
 		return "the truth value " + n.Value
+	case "!!timestamp":
+		return "the time " + n.Value
 	}
-	return quote(n.Value)
+	return "the number " + shorten(n.Value)
 }
 
 // quote shortens what is repeated in a message: an argument may be a megabyte, or a secret.
-func quote(s string) string {
-	const most = 40
-	if r := []rune(s); len(r) > most {
-		s = string(r[:most]) + "…"
+func quote(s string) string { return strconv.Quote(shortenTo(s, 40)) }
+
+func shorten(s string) string { return shortenTo(s, 60) }
+
+func shortenTo(s string, most int) string {
+	n := 0
+	for i := range s {
+		if n++; n > most {
+			return s[:i] + "…"
+		}
 	}
-	return strconv.Quote(s)
+	return s
 }
 
+// join and element make the path of what is below path.
 func join(path, key string) string {
+	if len(key) > 60 || strings.TrimFunc(key, unicode.IsPrint) != "" || key == "" {
+		key = quote(key)
+	}
 	if path == "" {
 		return key
 	}
 	return path + "." + key
 }
+
+func element(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
 // field is one key that a struct takes.
 type field struct {

@@ -3,10 +3,11 @@
 //
 // In the order in which a reader meets them:
 //
-//	document.go     text (YAML or JSON) to a tree that knows line and column
+//	yaml.go         text to a tree that knows line and column; json.go: the same for JSON
 //	decode.go       tree to Go values, strictly, with what to write instead
 //	values.go       durations, sizes, cpu shares
 //	contract.go     the contract of a tool; spec.go: what each engine needs to run it
+//	check.go        what is wrong about a contract beyond its types
 //	parameters.go   the arguments a tool takes: check and complete them
 //	template.go     {{args.name}} in a command
 //	environment.go  the environment variables of a run

@@ -6,8 +6,12 @@ import (
 	"strings"
 )
 
-// maxEnvironment bounds what args and context may add to an environment, in bytes with names and "=".
-const maxEnvironment = 1 << 20
+// Bounds of what args and context may add to an environment.
+const (
+	maxEnvironment = 1 << 20 // as the kernel counts: "NAME=value", a closing NUL, and a pointer for each entry
+	entryOverhead  = 1 + 8
+	maxOmitted     = 64 << 10 // bytes of ARGS_OMITTED
+)
 
 // Environment is what a run's variables are made of. Later parts win over earlier ones.
 type Environment struct {
@@ -35,7 +39,8 @@ func VariableName(argument string) string {
 }
 
 // Variables returns the environment as sorted NAME=value entries. Entries of args and context beyond 128 KiB, or beyond
-// 1 MiB together, are left out and named in ARGS_OMITTED. An error has the code invalid_args: names that meet in one
+// 1 MiB together, are left out and named in ARGS_OMITTED, with commas between them; where those names are too many, the
+// list ends in "...". An error has the code invalid_args: names that meet in one
 // variable, a NUL character.
 func (e Environment) Variables() ([]string, error) {
 	vars := maps.Clone(e.Base)
@@ -48,12 +53,14 @@ func (e Environment) Variables() ([]string, error) {
 	var omitted []string
 	size := 0
 	add := func(name, value string) {
-		if entry := len(name) + len("=") + len(value); entry >= maxElement || size+entry > maxEnvironment {
+		entry := len(name) + len("=") + len(value)
+		if entry >= maxElement || size+entry+entryOverhead > maxEnvironment {
 			omitted = append(omitted, name)
-		} else {
-			size += entry
-			vars[name] = value
+			delete(vars, name) // what the contract's env has there is not the argument
+			return
 		}
+		size += entry + entryOverhead
+		vars[name] = value
 	}
 	for _, part := range []struct {
 		what, prefix string
@@ -92,8 +99,7 @@ func (e Environment) Variables() ([]string, error) {
 		vars["ARGS_FILE"] = e.ArgsFile
 	}
 	if len(omitted) > 0 {
-		slices.Sort(omitted)
-		vars["ARGS_OMITTED"] = strings.Join(omitted, ",")
+		vars["ARGS_OMITTED"] = omittedList(omitted)
 	}
 	list := make([]string, 0, len(vars))
 	for name, value := range vars {
@@ -103,12 +109,24 @@ func (e Environment) Variables() ([]string, error) {
 	return list, nil
 }
 
+func omittedList(names []string) string {
+	slices.Sort(names)
+	list := strings.Join(names, ",")
+	if len(list) <= maxOmitted {
+		return list
+	}
+	return list[:strings.LastIndexByte(list[:maxOmitted], ',')] + ",..."
+}
+
 // reservedNames change how programs are found, loaded or run; an argument must never set them.
 var reservedNames = []string{"PATH", "HOME", "SHELL", "USER", "LOGNAME", "TMPDIR", "IFS", "ENV", "BASH_ENV", "PS4", "SHELLOPTS", "BASHOPTS", "CDPATH", "GLOBIGNORE",
 	"NODE_OPTIONS", "NODE_PATH", "RUBYOPT", "RUBYLIB", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "GCONV_PATH", "LOCPATH", "NLSPATH",
+	"GEM_HOME", "GEM_PATH", "BUNDLE_GEMFILE", "LUA_INIT", "LUA_PATH", "LUA_CPATH", "PHPRC", "PHP_INI_SCAN_DIR", "DOTNET_STARTUP_HOOKS", "MAKEFLAGS", "PROMPT_COMMAND",
+	"OPENSSL_CONF", "OPENSSL_MODULES", "OPENSSL_ENGINES", "SSL_CERT_FILE", "SSL_CERT_DIR",
 	"GOFLAGS", "GOENV", "GOROOT", "GOPATH", "GOPROXY", "GOTOOLCHAIN", "HOSTALIASES", "RES_OPTIONS", "EDITOR", "VISUAL", "PAGER", "BROWSER", "TERMINFO", "TERMCAP", "ARGS_FILE", "ARGS_OMITTED"}
 
-var reservedPrefixes = []string{"LD_", "DYLD_", "PYTHON", "PERL", "GIT_", "BASH_FUNC_", "GLIBC_", "MALLOC_", "ARG_", "CONTEXT_"}
+var reservedPrefixes = []string{"LD_", "DYLD_", "PYTHON", "PERL", "GIT_", "BASH_FUNC_", "GLIBC_", "MALLOC_", "CORECLR_", "COR_", "NPM_CONFIG_", "npm_config_", "PIP_",
+	"ARG_", "CONTEXT_"}
 
 func reserved(name string) bool {
 	return slices.Contains(reservedNames, name) || slices.ContainsFunc(reservedPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })

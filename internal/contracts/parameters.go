@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -78,55 +79,74 @@ func (p Parameters) Names() []string {
 // argumentName is what the name of an argument or context value looks like.
 var argumentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,63}$`)
 
+// declaration is where a parameter is in a document.
+type declaration struct {
+	node, name     *yaml.Node
+	path, namePath string
+}
+
 func (p *Parameters) decodeNode(d *decoder, n *yaml.Node, path string) {
 	p.Declared = true
-	var places []*yaml.Node
+	var places []declaration
 	if n.Kind == yaml.MappingNode {
 		places = p.decodeSchema(d, n, path)
-	} else {
-		d.into(n, &p.List, path)
-		places = n.Content
+	} else if d.into(n, &p.List, path); len(p.List) > 0 {
+		for i, one := range n.Content {
+			at := element(path, i)
+			name, atName := locate(one, at, "name")
+			places = append(places, declaration{one, name, at, atName})
+		}
 	}
 	variables := map[string]string{}
-	for i := range p.List {
-		if i >= len(places) {
-			return
-		}
-		one, at := &p.List[i], fmt.Sprintf("%s[%d]", path, i)
+	for i, place := range places {
+		one := &p.List[i]
 		if other, ok := typeAliases[one.Type]; ok {
 			one.Type = other
 		}
 		variable := VariableName(one.Name)
 		switch first := variables[variable]; {
+		case d.flawed(place.namePath) || place.node.Kind != yaml.MappingNode:
 		case one.Name == "":
-			d.problem(places[i], at, "has no name")
+			d.problem(place.name, place.namePath, "is missing; give the parameter a name")
 		case !argumentName.MatchString(one.Name):
-			d.problem(places[i], at, "%s is not a name of an argument: a letter or _ first, then letters, digits, '_', '.' and '-', 64 at most", quote(one.Name))
+			d.problem(place.name, place.namePath, "%s is not a name of an argument: a letter or _ first, then letters, digits, '_', '.' and '-', 64 at most", quote(one.Name))
 		case first == one.Name:
-			d.problem(places[i], at, "the parameter %q is there already", one.Name)
+			d.problem(place.name, place.namePath, "the parameter %q is there already", one.Name)
 		case first != "":
-			d.problem(places[i], at, "%q and %q would both be ARG_%s in the tool's environment; rename one", first, one.Name, variable)
+			d.problem(place.name, place.namePath, "%q and %q would both be ARG_%s in the tool's environment; rename one", first, one.Name, variable)
 		}
 		variables[variable] = one.Name
-		if one.Type != "" && !slices.Contains(Types, one.Type) {
-			d.problem(places[i], at, "unknown type %s; %s", quote(one.Type), didYouMean(one.Type, Types))
-			continue
+		one.checkDeclaration(d, place)
+	}
+}
+
+// checkDeclaration finds what is wrong about type, default and enum.
+func (p *Parameter) checkDeclaration(d *decoder, place declaration) {
+	bad := d.checker(place.node, place.path)
+	if child(place.node, "type") != nil && !slices.Contains(Types, p.Type) {
+		bad("type", "unknown type %s; %s", quote(p.Type), didYouMean(p.Type, Types))
+	}
+	if _, at := locate(place.node, place.path, "type"); d.flawed(at) {
+		return
+	}
+	list, at := locate(place.node, place.path, "enum")
+	if list != place.node && len(p.Enum) == 0 {
+		bad("enum", "is empty, so that nothing is allowed; list the values, or leave it out")
+	}
+	for i, v := range p.Enum {
+		if reason := p.checkType(v); reason != "" {
+			d.problem(list.Content[i], element(at, i), "%s", reason)
 		}
-		if one.Default != nil {
-			if reason := one.check(one.Default); reason != "" {
-				d.problem(places[i], at, "the default %s", reason)
-			}
-		}
-		for _, v := range one.Enum {
-			if reason := one.checkType(v); reason != "" {
-				d.problem(places[i], at, "a value of enum %s", reason)
-			}
+	}
+	if p.Default != nil && !d.flawed(at) {
+		if reason := p.check(p.Default); reason != "" {
+			bad("default", "%s", reason)
 		}
 	}
 }
 
 // decodeSchema reads the other form found in Praxis contracts: a JSON Schema object with properties.
-func (p *Parameters) decodeSchema(d *decoder, n *yaml.Node, path string) (places []*yaml.Node) {
+func (p *Parameters) decodeSchema(d *decoder, n *yaml.Node, path string) (places []declaration) {
 	var schema struct {
 		Type       string   `json:"type"`
 		Properties yamlNode `json:"properties"`
@@ -134,30 +154,31 @@ func (p *Parameters) decodeSchema(d *decoder, n *yaml.Node, path string) (places
 		Additional any      `json:"additionalProperties"`
 	}
 	d.into(n, &schema, path)
-	if schema.Type != "" && schema.Type != "object" {
-		d.problem(n, join(path, "type"), `is %s; parameters written as a JSON Schema have the type "object"`, quote(schema.Type))
+	bad := d.checker(n, path)
+	if child(n, "type") != nil && schema.Type != "object" {
+		bad("type", `is %s; parameters written as a JSON Schema have the type "object"`, quote(schema.Type))
 	}
-	if schema.Additional == true {
-		d.problem(n, join(path, "additionalProperties"), "cannot be true: arguments that are declared nowhere are refused; leave parameters out to take any")
+	if child(n, "additionalProperties") != nil && schema.Additional != false {
+		bad("additionalProperties", "must be false: arguments that are declared nowhere are refused; leave parameters out to take any")
 	}
-	if schema.Properties.Node != nil {
-		at := join(path, "properties")
-		d.pairs(schema.Properties.Node, at, func(key, value *yaml.Node) {
+	if properties := schema.Properties.Node; properties != nil && !d.tooMany(properties, join(path, "properties"), len(properties.Content)/2) {
+		d.pairs(properties, join(path, "properties"), nil, func(key, value *yaml.Node, at string) {
 			one := Parameter{}
-			d.into(value, &one, join(at, key.Value))
+			d.into(value, &one, at)
 			if one.Name != "" {
-				d.problem(value, join(at, key.Value), "has a name beside its key; leave it out")
+				d.checker(value, at)("name", "is given beside the key %s; leave it out", quote(key.Value))
 			}
 			one.Name = key.Value
 			p.List = append(p.List, one)
-			places = append(places, key)
-		}, func(key string) string { return key })
+			places = append(places, declaration{value, key, at, at})
+		})
 	}
-	for _, name := range schema.Required {
+	required, at := locate(n, path, "required")
+	for i, name := range schema.Required {
 		if one := p.Find(name); one != nil {
 			one.Required = true
-		} else {
-			d.problem(n, join(path, "required"), "%s is not among the properties; %s", quote(name), didYouMean(name, p.Names()))
+		} else if !d.flawed(element(at, i)) {
+			d.problem(required.Content[i], element(at, i), "%s is not among the properties; %s", quote(name), didYouMean(name, p.Names()))
 		}
 	}
 	return places
@@ -203,11 +224,11 @@ func (p Parameters) Complete(args map[string]any) (map[string]any, error) {
 		if one.Default != nil {
 			complete[one.Name] = one.Default
 		} else if one.Required {
-			what := one.Type
+			what := one.kind()
 			if one.Description != "" {
 				what += ": " + one.Description
 			}
-			return nil, Errorf(InvalidArgs, "the argument %q is missing (%s)", one.Name, strings.TrimPrefix(what, ": "))
+			return nil, Errorf(InvalidArgs, "the argument %q is missing (%s)", one.Name, what)
 		}
 	}
 	return complete, nil
@@ -223,16 +244,21 @@ func (p *Parameter) check(v any) string {
 	}
 	allowed := make([]string, len(p.Enum))
 	for i, e := range p.Enum {
-		allowed[i] = compact(e)
+		allowed[i] = shorten(compact(e))
 	}
-	return fmt.Sprintf("is %s; it must be one of %s", shorten(compact(v)), strings.Join(allowed, ", "))
+	return fmt.Sprintf("is %s; it must be one of %s", shorten(compact(v)), words(allowed))
+}
+
+// kind is the type, where the contract names none too.
+func (p *Parameter) kind() string {
+	if p.Type == "" {
+		return "string"
+	}
+	return p.Type
 }
 
 func (p *Parameter) checkType(v any) string {
-	want := p.Type
-	if want == "" {
-		want = "string"
-	}
+	want := p.kind()
 	ok := want == "any"
 	got := "null"
 	switch t := v.(type) {
@@ -257,39 +283,39 @@ func (p *Parameter) checkType(v any) string {
 	return fmt.Sprintf("is %s; it must be %s %s", got, article, want)
 }
 
-// isInteger follows JSON Schema: 5.0 and 1e3 are integers. Exponents beyond reason are not looked into.
+// isInteger follows JSON Schema: 5.0 and 1e3 are integers.
 func isInteger(n json.Number) bool {
-	s := n.String()
-	if !strings.ContainsAny(s, ".eE") {
+	if !strings.ContainsAny(n.String(), ".eE") {
 		return true
 	}
-	if len(s) > 64 {
-		return false
-	}
-	if i := strings.IndexAny(s, "eE"); i >= 0 && len(s)-i > 4 {
-		return false
-	}
-	r, ok := new(big.Rat).SetString(s)
+	r, ok := exact(n)
 	return ok && r.IsInt()
+}
+
+// exact is the number as a fraction; false where its digits or its exponent are beyond reason: 1e999999999 would take a
+// gigabyte.
+func exact(n json.Number) (*big.Rat, bool) {
+	s := n.String()
+	if i := strings.IndexAny(s, "eE"); i >= 0 {
+		if e, err := strconv.Atoi(s[i+1:]); err != nil || e > 999 || e < -999 {
+			return nil, false
+		}
+	}
+	if len(s) > 1000 {
+		return nil, false
+	}
+	return new(big.Rat).SetString(s)
 }
 
 func equalJSON(a, b any) bool {
 	x, okX := a.(json.Number)
 	y, okY := b.(json.Number)
-	if okX && okY {
-		f, errX := x.Float64()
-		g, errY := y.Float64()
-		return x == y || errX == nil && errY == nil && f == g
+	if !okX || !okY || x == y {
+		return reflect.DeepEqual(a, b)
 	}
-	return reflect.DeepEqual(a, b)
-}
-
-func shorten(s string) string {
-	const most = 60
-	if r := []rune(s); len(r) > most {
-		return string(r[:most]) + "…"
-	}
-	return s
+	f, okX := exact(x)
+	g, okY := exact(y)
+	return okX && okY && f.Cmp(g) == 0
 }
 
 // compact is a value as compact JSON.

@@ -42,13 +42,16 @@ func DecodeFollow(text []byte) (Follow, error) {
 	var f Follow
 	n, err := ParseJSON("", text)
 	if err != nil {
-		return f, Errorf(InvalidRequest, "the request %s", err.(Problems)[0].at())
+		return f, Errorf(InvalidRequest, "the request %s", first(err))
 	}
 	if problems := Decode("", n, &f); len(problems) > 0 {
 		return f, Errorf(InvalidRequest, "%s", problems[0].inline())
 	}
-	if !requestID.MatchString(f.ID) {
+	if !isID(f.ID) {
 		return f, Errorf(InvalidRequest, "id: %s is not an id of a run", quote(f.ID))
+	}
+	if f.Attempt < 0 {
+		return f, Errorf(InvalidRequest, "attempt: must not be below 0")
 	}
 	return f, nil
 }

@@ -1,15 +1,17 @@
 package contracts
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // A Problem is one mistake in a document: where it is, and what to write instead.
 type Problem struct {
 	File    string // as given to the parser; "" where the text came over the bus
 	Line    int    // from 1; 0 where the place is unknown
-	Column  int    // from 1, in bytes
+	Column  int    // from 1, in characters; 0 where only the line is known
 	Path    string // the key, as engine_spec.mounts[0]; "" for the document itself
 	Message string // what is wrong and how to mend it
 }
@@ -25,7 +27,10 @@ func (p Problem) String() string {
 		if p.File == "" {
 			b.WriteString("line ")
 		}
-		fmt.Fprintf(&b, "%d:%d:", p.Line, p.Column)
+		fmt.Fprintf(&b, "%d:", p.Line)
+		if p.Column > 0 {
+			fmt.Fprintf(&b, "%d:", p.Column)
+		}
 	}
 	if b.Len() > 0 {
 		b.WriteByte(' ')
@@ -50,15 +55,25 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// maxProblems bounds what one bad document can make us say.
-const maxProblems = 20
+// Bounds of what one bad document can make us say.
+const (
+	maxProblems = 20
+	maxWords    = 20 // names in one message
+)
+
+// position is the place of an offset: line and column count from 1, columns in characters.
+func position(text []byte, offset int) (line, column int) {
+	before := text[:min(offset, len(text))]
+	return 1 + bytes.Count(before, []byte("\n")), 1 + utf8.RuneCount(before[1+bytes.LastIndexByte(before, '\n'):])
+}
 
 // Closest returns the candidate that a person most likely meant by word: one that differs by at most a third of its
-// letters, upper and lower case, "-" and "_" being the same. It returns "" where none is near.
+// letters (one letter in short words), upper and lower case, "-" and "_" being the same. It returns "" where none is near.
 func Closest(word string, candidates []string) string {
 	best, bestDistance := "", 1+max(1, len(word)/3)
 	for _, c := range candidates {
-		if d := distance(fold(word), fold(c)); d < bestDistance {
+		a, b := fold(word), fold(c)
+		if d := distance(a, b); d < bestDistance && d < max(1, len(a), len(b)) {
 			best, bestDistance = c, d
 		}
 	}
@@ -75,7 +90,7 @@ func distance(a, b string) int {
 		if a == b {
 			return 0
 		}
-		return 64
+		return max(len(a), len(b))
 	}
 	rows := [3][]int{make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)}
 	for j := range rows[1] {
@@ -100,8 +115,19 @@ func distance(a, b string) int {
 
 // didYouMean is the end of a message about an unknown word: the nearest candidate, else all of them.
 func didYouMean(word string, candidates []string) string {
-	if c := Closest(word, candidates); c != "" {
-		return fmt.Sprintf("did you mean %q?", c)
+	switch near := Closest(word, candidates); {
+	case near != "":
+		return fmt.Sprintf("did you mean %q?", near)
+	case len(candidates) == 0:
+		return "there are none"
 	}
-	return "known are " + strings.Join(candidates, ", ")
+	return "known are " + words(candidates)
+}
+
+// words lists the first of many.
+func words(list []string) string {
+	if more := len(list) - maxWords; more > 0 {
+		return strings.Join(list[:maxWords], ", ") + fmt.Sprintf(" and %d more", more)
+	}
+	return strings.Join(list, ", ")
 }

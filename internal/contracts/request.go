@@ -1,11 +1,16 @@
 package contracts
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -46,15 +51,18 @@ const (
 	maxReplyTo    = 256
 )
 
-var (
-	requestID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-	queueID   = regexp.MustCompile(`^q[0-9]`)
-)
+var queueID = regexp.MustCompile(`^q[0-9]`)
+
+// isID reports whether s can be an id: of a request as of a run.
+func isID(s string) bool {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+	return s != "" && len(s) <= 64 && strings.Trim(s, letters) == ""
+}
 
 // CheckID returns what is wrong with an id that an agent chose, or nil.
 func CheckID(id string) error {
 	switch {
-	case !requestID.MatchString(id):
+	case !isID(id):
 		return fmt.Errorf("%s is not an id: 1 to 64 of the characters A-Z a-z 0-9 _ and -", quote(id))
 	case queueID.MatchString(id):
 		return fmt.Errorf("%s begins with q and a digit, as ids do that executors make; choose another", quote(id))
@@ -72,7 +80,7 @@ func CheckSubject(subject string) error {
 	switch {
 	case subject == "" || len(subject) > maxReplyTo:
 		return fmt.Errorf("has %d bytes; a subject has 1 to %d", len(subject), maxReplyTo)
-	case strings.IndexFunc(subject, func(r rune) bool { return r <= ' ' || r == 0x7f }) >= 0:
+	case !utf8.ValidString(subject) || strings.ContainsFunc(subject, notGraphic):
 		return fmt.Errorf("%s holds white space or control characters", quote(subject))
 	case strings.HasPrefix(subject, ".") || strings.HasSuffix(subject, ".") || strings.Contains(subject, ".."):
 		return fmt.Errorf("%s has an empty token", quote(subject))
@@ -86,37 +94,85 @@ func CheckSubject(subject string) error {
 }
 
 // DecodeRequest reads and checks a request, strictly. With an error, which has the code invalid_request, the request
-// that it returns still has the ID and ReplyTo if those could be read, so that the asker can be told.
+// that it returns still has the ID and ReplyTo if the text is JSON and they are good, so that the asker can be told.
 func DecodeRequest(text []byte) (*Request, error) {
+	r := &Request{}
+	err := r.decode(text)
+	if err != nil {
+		keys := topLevel(text)
+		if r.ID = keys["id"]; CheckID(r.ID) != nil {
+			r.ID = ""
+		}
+		if r.ReplyTo = keys["reply_to"]; CheckSubject(r.ReplyTo) != nil {
+			r.ReplyTo = ""
+		}
+		return r, err
+	}
+	return r, nil
+}
+
+func (r *Request) decode(text []byte) error {
 	n, err := ParseJSON("", text)
 	if err != nil {
-		return &Request{}, Errorf(InvalidRequest, "the request %s", err.(Problems)[0].at())
+		return Errorf(InvalidRequest, "the request %s", first(err))
 	}
-	r := &Request{}
 	if n.Kind != yaml.MappingNode {
-		return r, Errorf(InvalidRequest, "the request is %s; it must be a JSON object", describe(n))
+		return Errorf(InvalidRequest, "the request is %s; it must be a JSON object", describe(n))
 	}
 	var d decoder
 	d.into(n, r, "")
 	r.check(&d, n)
-	if len(d.problems) > 0 {
-		if CheckID(r.ID) != nil {
-			r.ID = ""
-		}
-		if CheckSubject(r.ReplyTo) != nil {
-			r.ReplyTo = ""
-		}
-		messages := make([]string, 0, 3)
-		for i, p := range d.problems {
-			if i == 3 {
-				messages = append(messages, fmt.Sprintf("and %d more", len(d.problems)-i))
-				break
-			}
-			messages = append(messages, p.inline())
-		}
-		return r, Errorf(InvalidRequest, "%s", strings.Join(messages, "; "))
+	problems := d.found()
+	if len(problems) == 0 {
+		return nil
 	}
-	return r, nil
+	messages := make([]string, 0, 4)
+	for i, p := range problems {
+		if i == 3 {
+			messages = append(messages, fmt.Sprintf("and %d more", len(problems)-i))
+			break
+		}
+		messages = append(messages, p.inline())
+	}
+	return Errorf(InvalidRequest, "%s", strings.Join(messages, "; "))
+}
+
+// topLevel returns the texts of a JSON object, without those of keys that are given twice: nobody knows which was meant.
+// It reads more than ParseJSON: what is too deep or no UTF-8 below does not matter to it.
+func topLevel(text []byte) map[string]string {
+	found := map[string]string{}
+	if !json.Valid(text) {
+		return found
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	if start, _ := decoder.Token(); start != json.Delim('{') {
+		return found
+	}
+	seen := map[string]bool{}
+	for decoder.More() {
+		token, _ := decoder.Token()
+		key, _ := token.(string)
+		var value json.RawMessage
+		if decoder.Decode(&value) != nil {
+			return nil
+		}
+		var text string
+		if json.Unmarshal(value, &text) == nil && !seen[key] {
+			found[key] = text
+		} else {
+			delete(found, key)
+		}
+		seen[key] = true
+	}
+	return found
+}
+
+// first is the first problem of a text that could not be parsed, in one line.
+func first(err error) string {
+	if problems := (Problems)(nil); errors.As(err, &problems) {
+		return problems[0].at()
+	}
+	return err.Error()
 }
 
 // at is the problem as the end of a sentence that begins with what the document is.
@@ -137,10 +193,7 @@ func (p Problem) inline() string {
 
 // check finds what is wrong beyond the types.
 func (r *Request) check(d *decoder, n *yaml.Node) {
-	bad := func(key, format string, a ...any) {
-		where, p := locate(n, "", key)
-		d.problem(where, p, format, a...)
-	}
+	bad := d.checker(n, "")
 	has := func(key string) bool { return child(n, key) != nil }
 
 	if has("id") {
@@ -174,14 +227,13 @@ func (r *Request) check(d *decoder, n *yaml.Node) {
 		bad("queue_timeout", "must be above 0 seconds; leave it out for no bound")
 	}
 	d.oneOf(n, "", "priority", r.Priority, Priorities...)
-	for i, name := range r.Fallback {
-		if other, ok := engineAliases[name]; ok {
-			r.Fallback[i], name = other, other
-		}
-		if newSpec(name) == nil {
-			bad("fallback", "unknown engine %s; %s", quote(name), didYouMean(name, Engines))
-		} else if slices.Contains(r.Fallback[:i], name) {
-			bad("fallback", "%q is there twice; an engine is tried once", name)
+	for i := range r.Fallback {
+		name, at := engineName(r.Fallback[i]), element("fallback", i)
+		r.Fallback[i] = name
+		if where := child(n, "fallback").Content[i]; d.flawed(at) {
+			continue
+		} else if d.knownEngine(where, at, name); slices.Contains(r.Fallback[:i], name) {
+			d.problem(where, at, "%q is there already; an engine is tried once", name)
 		}
 	}
 	if has("reply_to") {
@@ -192,9 +244,9 @@ func (r *Request) check(d *decoder, n *yaml.Node) {
 	if len(r.Labels) > maxLabels {
 		bad("labels", "has %d labels; %d at most", len(r.Labels), maxLabels)
 	}
-	for name, value := range r.Labels {
-		if len(name)+len(value) > maxLabelBytes {
-			bad("labels", "%s has more than %d bytes", quote(name), maxLabelBytes)
+	for _, name := range slices.Sorted(maps.Keys(r.Labels)) {
+		if len(name)+len(r.Labels[name]) > maxLabelBytes {
+			bad("labels", "%s has more than %d bytes, name and value together", quote(name), maxLabelBytes)
 		}
 	}
 }
@@ -202,7 +254,7 @@ func (r *Request) check(d *decoder, n *yaml.Node) {
 // Input is what the tool reads: the request's stdin, else the contract's.
 func (r *Request) Input(spec *CommonSpec) []byte {
 	switch {
-	case r.StdinBase64 != nil:
+	case len(r.StdinBase64) > 0:
 		return r.StdinBase64
 	case r.Stdin != "":
 		return []byte(r.Stdin)

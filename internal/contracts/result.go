@@ -98,7 +98,7 @@ func (e *Error) Status() Status {
 
 // Result is how a run ended: exactly one is stored for every request. Fields that do not apply are absent.
 type Result struct {
-	Type         string            `json:"type"` // TypeResult
+	Type         string            `json:"type"`         // TypeResult
 	ID           string            `json:"id,omitempty"` // absent where the request had none that could be read
 	Tool         string            `json:"tool,omitempty"`
 	Version      string            `json:"version,omitempty"`

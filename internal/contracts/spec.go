@@ -1,8 +1,6 @@
 package contracts
 
 import (
-	"encoding/json"
-	"fmt"
 	posix "path"
 	"path/filepath"
 	"regexp"
@@ -112,9 +110,9 @@ type Command struct {
 // MarshalJSON writes the form that was read.
 func (c Command) MarshalJSON() ([]byte, error) {
 	if c.Shell != "" {
-		return json.Marshal(c.Shell)
+		return marshalJSON(c.Shell)
 	}
-	return json.Marshal(c.Argv)
+	return marshalJSON(c.Argv)
 }
 
 // Text is the command as shell text. Like Praxis does, the elements of a list are joined by spaces, not quoted.
@@ -132,6 +130,7 @@ func (c *Command) decodeNode(d *decoder, n *yaml.Node, path string) {
 		d.into(n, &c.Argv, path)
 	}
 	switch {
+	case d.flawed(path):
 	case c.Shell == "" && len(c.Argv) == 0 || len(c.Argv) > 0 && c.Argv[0] == "":
 		d.problem(n, path, `is empty; write the program and its arguments, as ["python3", "main.py"]`)
 	case strings.Contains(c.Text(), "\x00"):
@@ -146,11 +145,7 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func (v *Variables) decodeNode(d *decoder, n *yaml.Node, path string) {
 	*v = Variables{}
-	d.pairs(n, path, func(key, value *yaml.Node) {
-		at := join(path, key.Value)
-		for value.Kind == yaml.AliasNode {
-			value = value.Alias
-		}
+	d.pairs(n, path, nil, func(key, value *yaml.Node, at string) {
 		switch {
 		case !variableName.MatchString(key.Value):
 			d.problem(key, at, "is not a name of an environment variable (letters, digits and _, no digit first)")
@@ -161,7 +156,7 @@ func (v *Variables) decodeNode(d *decoder, n *yaml.Node, path string) {
 		default:
 			(*v)[key.Value] = value.Value
 		}
-	}, func(key string) string { return key })
+	})
 }
 
 // Mount makes a directory or file of the host visible to a tool.
@@ -183,7 +178,7 @@ func (m Mounts) MarshalJSON() ([]byte, error) {
 			list[i] += ":" + one.Mode
 		}
 	}
-	return json.Marshal(list)
+	return marshalJSON(list)
 }
 
 func (m *Mounts) decodeNode(d *decoder, n *yaml.Node, path string) {
@@ -196,11 +191,14 @@ func (m *Mounts) decodeNode(d *decoder, n *yaml.Node, path string) {
 				return
 			}
 		}
-		if !strings.HasPrefix(one.Target, "/") {
-			d.problem(n, at, "%s is where the tool sees the mount and must be absolute", quote(one.Target))
+		if strings.Contains(source+one.Target, ":") {
+			d.problem(n, at, "%s has more colons than host path:path:mode, and a path in it cannot hold one", quote(source+":"+target))
 			return
 		}
-		one.Target = posix.Clean(one.Target)
+		if one.Target = posix.Clean(one.Target); !strings.HasPrefix(one.Target, "/") || one.Target == "/" {
+			d.problem(n, at, "%s is where the tool sees the mount: write an absolute path below /", quote(one.Target))
+			return
+		}
 		if slices.ContainsFunc(*m, func(o Mount) bool { return o.Target == one.Target }) {
 			d.problem(n, at, "%s is mounted twice", quote(one.Target))
 			return
@@ -224,7 +222,7 @@ func (c CacheMounts) MarshalJSON() ([]byte, error) {
 	for i, one := range c {
 		list[i] = one.Name + ":" + one.Path
 	}
-	return json.Marshal(list)
+	return marshalJSON(list)
 }
 
 var cacheName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
@@ -238,8 +236,12 @@ func (c *CacheMounts) decodeNode(d *decoder, n *yaml.Node, path string) {
 		case home && !filepath.IsLocal(below), !home && !strings.HasPrefix(target, "/"):
 			d.problem(n, at, `%s is not a place for a cache; write an absolute path, or "~/.cache/pip" for one below the tool's HOME`, quote(target))
 		default:
-			if home {
+			if target = posix.Clean(target); home {
 				target = "~/" + posix.Clean(below)
+			}
+			if slices.ContainsFunc(*c, func(o CacheMount) bool { return o.Path == target }) {
+				d.problem(n, at, "%s has a cache already", quote(target))
+				return
 			}
 			*c = append(*c, CacheMount{Name: name, Path: target})
 		}
@@ -248,28 +250,32 @@ func (c *CacheMounts) decodeNode(d *decoder, n *yaml.Node, path string) {
 
 // placements decodes what mounts and cache_mounts have in common: pairs written as a mapping or as "left:right".
 func (d *decoder) placements(n *yaml.Node, path, what string, each func(n *yaml.Node, at, left, right string)) {
+	one := func(n *yaml.Node, at, left, right string) {
+		switch {
+		case d.flawed(at):
+		case left == "" || right == "":
+			d.problem(n, at, "%s lacks a part; write %q", quote(left+":"+right), what+":path")
+		case strings.Contains(left+right, "\x00"):
+			d.problem(n, at, "holds a NUL character, which no path can")
+		default:
+			each(n, at, left, right)
+		}
+	}
 	if n.Kind == yaml.MappingNode {
-		d.pairs(n, path, func(key, value *yaml.Node) {
+		if d.tooMany(n, path, len(n.Content)/2) {
+			return
+		}
+		d.pairs(n, path, nil, func(key, value *yaml.Node, at string) {
 			var right string
-			before := len(d.problems)
-			if d.into(value, &right, join(path, key.Value)); len(d.problems) == before {
-				each(value, join(path, key.Value), key.Value, right)
-			}
-		}, func(key string) string { return key })
+			d.into(value, &right, at)
+			one(value, at, key.Value, right)
+		})
 		return
 	}
 	var list []string
-	before := len(d.problems)
-	if d.into(n, &list, path); len(d.problems) > before {
-		return
-	}
-	for i, one := range list {
-		at := fmt.Sprintf("%s[%d]", path, i)
-		left, right, ok := strings.Cut(one, ":")
-		if !ok || left == "" {
-			d.problem(n.Content[i], at, "%s lacks a part; write %q", quote(one), what+":path")
-			continue
-		}
-		each(n.Content[i], at, left, right)
+	d.into(n, &list, path)
+	for i, pair := range list {
+		left, right, _ := strings.Cut(pair, ":")
+		one(n.Content[i], element(path, i), left, right)
 	}
 }

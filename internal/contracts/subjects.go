@@ -3,7 +3,6 @@ package contracts
 import (
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -43,9 +42,9 @@ func (s Subjects) ParseExec(subject string) (engine, priority string, ok bool) {
 	rest, ok := strings.CutPrefix(subject, s.prefix+".exec.")
 	engine, priority, has := strings.Cut(rest, ".")
 	if !has {
-		priority = PriorityNormal
+		return engine, PriorityNormal, ok && engine != ""
 	}
-	return engine, priority, ok && engine != "" && slices.Contains(Priorities, priority)
+	return engine, priority, ok && engine != "" && (priority == PriorityHigh || priority == PriorityLow)
 }
 
 // ExecAll are the subjects of the request stream.

@@ -40,9 +40,9 @@ func Expand(argv []string, args, context map[string]any) ([]string, error) {
 		})
 		switch {
 		case strings.Contains(text, "\x00"):
-			return nil, Errorf(InvalidArgs, "%s holds a NUL character, which no command can", element)
+			return nil, Errorf(InvalidArgs, "%s holds a NUL character, which no command can", quote(element))
 		case len(text) >= maxElement:
-			return nil, Errorf(InvalidArgs, "%s is longer than 128 KiB, more than a command takes; let the tool read ARGS_FILE", element)
+			return nil, Errorf(InvalidArgs, "%s is longer than 128 KiB, more than a command takes; let the tool read ARGS_FILE", quote(element))
 		}
 		expanded = append(expanded, text)
 	}

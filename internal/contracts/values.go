@@ -1,9 +1,11 @@
 package contracts
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/big"
 	"regexp"
 	"strconv"
 	"time"
@@ -16,36 +18,50 @@ import (
 type Duration time.Duration
 
 // Seconds makes a Duration.
-func Seconds(s float64) Duration { return Duration(s * float64(time.Second)) }
+func Seconds(s float64) Duration { return Duration(math.Round(s * float64(time.Second))) }
 
 // String is the Go form, as 1m30s.
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// MarshalJSON writes seconds.
+// MarshalJSON writes seconds, to the nanosecond.
 func (d Duration) MarshalJSON() ([]byte, error) {
-	return []byte(strconv.FormatFloat(time.Duration(d).Seconds(), 'f', -1, 64)), nil
+	sign, n := "", uint64(d)
+	if d < 0 {
+		sign, n = "-", -n
+	}
+	text := fmt.Appendf(nil, "%s%d.%09d", sign, n/uint64(time.Second), n%uint64(time.Second))
+	return bytes.TrimRight(bytes.TrimRight(text, "0"), "."), nil
 }
 
 // UnmarshalJSON reads what MarshalJSON writes, and duration strings.
 func (d *Duration) UnmarshalJSON(text []byte) error { return unmarshalJSON(text, d) }
 
 func (d *Duration) decodeNode(dec *decoder, n *yaml.Node, path string) {
-	if f, ok := number(n); ok && math.Abs(f) < math.MaxInt64/float64(time.Second) {
-		*d = Seconds(f)
+	text := n.Value
+	f, isNumber := number(n)
+	if isNumber {
+		text += "s" // exact, unlike the float
+	}
+	if t, err := time.ParseDuration(text); err == nil && (isNumber || n.Tag == "!!str") {
+		*d = Duration(t)
 		return
 	}
-	if t, err := time.ParseDuration(n.Value); err == nil && n.Tag == "!!str" {
-		*d = Duration(t)
+	if isNumber && math.Abs(f) < math.MaxInt64/float64(time.Second) { // 1e3
+		*d = Seconds(f)
 		return
 	}
 	dec.problem(n, path, `%s is not a duration; write seconds (30, 0.5) or "1m30s"`, describe(n))
 }
 
-// Size is a number of bytes, written as a whole number or with a unit: Ki Mi Gi Ti, or k m g t as Docker has them;
-// both count in 1024. In JSON it is written as a number.
+// Size is a number of bytes, written as a whole number or with a unit: Ki Mi Gi Ti, or k m g t (and kb mb gb tb) as
+// Docker has them; all count in 1024. In JSON it is written as a number.
 type Size int64
 
-var sizeText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)\s?(?:(k|m|g|t|kb|mb|gb|tb|Ki|Mi|Gi|Ti|KiB|MiB|GiB|TiB|KB|MB|GB|TB)|([KMGT]))?$`)
+var sizeText = regexp.MustCompile(`^([0-9]{1,19}(?:\.[0-9]{1,19})?)(?: ?([A-Za-z]+))?$`)
+
+// sizeUnits are the powers of 1024 that the units stand for.
+var sizeUnits = map[string]int{"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "kb": 1, "mb": 2, "gb": 3, "tb": 4,
+	"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4}
 
 // ParseSize reads the textual form.
 func ParseSize(s string) (Size, error) {
@@ -53,24 +69,27 @@ func ParseSize(s string) (Size, error) {
 	if m == nil {
 		return 0, fmt.Errorf(`%s is not a size; write bytes (1048576) or "512Mi", "512m"`, quote(s))
 	}
-	if m[3] != "" {
-		return 0, fmt.Errorf(`%q could mean 1000s or 1024s; write "%s%si" (1024s) or the bytes`, s, m[1], m[3])
+	switch unit := m[2]; unit {
+	case "K", "M", "G", "T", "KB", "MB", "GB", "TB":
+		return 0, fmt.Errorf(`%q could mean 1000s or 1024s; write "%s%ci" (1024s) or the bytes`, s, m[1], unit[0])
 	}
-	f, _ := strconv.ParseFloat(m[1], 64)
-	if m[2] != "" {
-		f *= map[byte]float64{'k': 1 << 10, 'K': 1 << 10, 'm': 1 << 20, 'M': 1 << 20, 'g': 1 << 30, 'G': 1 << 30, 't': 1 << 40, 'T': 1 << 40}[m[2][0]]
+	power, known := sizeUnits[m[2]]
+	if !known {
+		return 0, fmt.Errorf("%s has an unknown unit; there are Ki, Mi, Gi, Ti, and k, m, g, t for the same", quote(s))
 	}
-	if f > math.MaxInt64/2 || f != math.Trunc(f) {
+	bytes, _ := new(big.Rat).SetString(m[1])
+	bytes.Mul(bytes, new(big.Rat).SetInt64(1<<(10*power)))
+	if !bytes.IsInt() || !bytes.Num().IsInt64() {
 		return 0, fmt.Errorf("%q is not a whole number of bytes that fits", s)
 	}
-	return Size(f), nil
+	return Size(bytes.Num().Int64()), nil
 }
 
 // UnmarshalJSON reads numbers and strings.
 func (s *Size) UnmarshalJSON(text []byte) error { return unmarshalJSON(text, s) }
 
 func (s *Size) decodeNode(d *decoder, n *yaml.Node, path string) {
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" && n.Tag != "!!int" {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" && (n.Tag != "!!int" || !jsonNumber(n.Value)) {
 		d.problem(n, path, `%s is not a size; write bytes (1048576) or "512Mi", "512m"`, describe(n))
 		return
 	}
@@ -86,7 +105,7 @@ func (s *Size) decodeNode(d *decoder, n *yaml.Node, path string) {
 // number of processors.
 type CPU int64
 
-var cpuText = regexp.MustCompile(`^([0-9]+)m$`)
+var cpuText = regexp.MustCompile(`^(?:([0-9]{1,9})m|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)$`)
 
 // MarshalJSON writes processors.
 func (c CPU) MarshalJSON() ([]byte, error) {
@@ -98,21 +117,19 @@ func (c *CPU) UnmarshalJSON(text []byte) error { return unmarshalJSON(text, c) }
 
 func (c *CPU) decodeNode(d *decoder, n *yaml.Node, path string) {
 	f, ok := number(n)
-	if !ok && n.Kind == yaml.ScalarNode {
-		if m := cpuText.FindStringSubmatch(n.Value); m != nil {
+	if m := cpuText.FindStringSubmatch(n.Value); !ok && m != nil && n.Tag == "!!str" {
+		if ok = true; m[1] != "" {
 			f, _ = strconv.ParseFloat(m[1], 64)
-			f, ok = f/1000, true
-		} else if n.Tag == "!!str" {
-			var err error
-			f, err = strconv.ParseFloat(n.Value, 64)
-			ok = err == nil
+			f /= 1000
+		} else {
+			f, _ = strconv.ParseFloat(n.Value, 64)
 		}
 	}
-	if !ok || !(f > 0 && f <= 4096) {
+	if f = math.Round(f * 1000); !ok || f < 1 || f > 4096_000 {
 		d.problem(n, path, `%s is not a share of processors; write 1.5 or "1500m"`, describe(n))
 		return
 	}
-	*c = CPU(math.Round(f * 1000))
+	*c = CPU(f)
 }
 
 // unmarshalJSON lets encoding/json, which programs read our own messages back with, use a type's decodeNode.

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rs/zerolog"
 	"gopkg.in/yaml.v3"
 
 	"github.com/praxis-sdk/executor/internal/bus"
@@ -117,6 +116,7 @@ func Development() Config {
 	}
 	c.Policy.InlineContracts, c.Policy.Shell = true, true
 	c.Policy.Network = []string{"host"}
+	c.Log.Level = "warn"
 	return c
 }
 
@@ -139,9 +139,11 @@ func Load(file string, base Config) (Config, error) {
 		return base, contracts.Problems{{File: file, Line: documents[1].Line, Column: 1, Message: "is a second document; a configuration is one"}}
 	}
 	root := documents[0]
-	problems := expand(file, root)
+	if problems := expand(file, root); len(problems) > 0 {
+		return base, problems
+	}
 	c := base
-	problems = append(problems, contracts.Decode(file, root, &c)...)
+	problems := contracts.Decode(file, root, &c)
 	if len(problems) == 0 {
 		problems = c.check(file, root)
 	}
@@ -171,7 +173,7 @@ func expand(file string, n *yaml.Node) contracts.Problems {
 	if n.Kind != yaml.ScalarNode || !strings.Contains(n.Value, "${") {
 		return problems
 	}
-	n.Value = variable.ReplaceAllStringFunc(n.Value, func(s string) string {
+	contracts.Substitute(n, variable.ReplaceAllStringFunc(n.Value, func(s string) string {
 		m := variable.FindStringSubmatch(s)
 		if value, set := os.LookupEnv(m[1]); set {
 			return value
@@ -182,11 +184,7 @@ func expand(file string, n *yaml.Node) contracts.Problems {
 		problems = append(problems, contracts.Problem{File: file, Line: n.Line, Column: n.Column,
 			Message: fmt.Sprintf("the environment variable %s is not set; set it, or give a default: ${%s:-…}", m[1], m[1])})
 		return ""
-	})
-	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 {
-		n.Tag = ""
-		n.Tag = n.ShortTag() // ${PORT} is a number once it is known
-	}
+	}))
 	return problems
 }
 
@@ -225,8 +223,11 @@ func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
 	bad(e.MaxOutputBytes < 0, "execution.max_output_bytes", "must not be below 0")
 	bad(e.Local.KillGrace < 0, "execution.local.kill_grace", "must not be below 0")
 	bad(e.Local.Path == "", "execution.local.path", "must not be empty: it is where the commands of tools are looked up")
-	_, err = zerolog.ParseLevel(c.Log.Level)
-	bad(err != nil || c.Log.Level == "", "log.level", "must be debug, info, warn or error")
+	bad(e.Dagger.SessionTimeout < 0, "execution.dagger.session_timeout", "must not be below 0")
+	for _, prefix := range c.Policy.ReplyPrefixes {
+		bad(!replyPrefix.MatchString(prefix), "policy.reply_prefixes", fmt.Sprintf("%q is not the beginning of a subject that ends with a dot, as _INBOX.", prefix))
+	}
+	bad(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level", "must be debug, info, warn or error")
 	bad(!slices.Contains([]string{"auto", "console", "json"}, c.Log.Format), "log.format", "must be auto, console or json")
 	slices.SortFunc(problems, func(a, b contracts.Problem) int { return a.Line - b.Line })
 	return problems
@@ -234,6 +235,7 @@ func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
 
 var (
 	inboxPrefix  = regexp.MustCompile(`^[A-Za-z0-9_]{1,32}$`)
+	replyPrefix  = regexp.MustCompile(`^(?:[^.*>\s]+\.)+$`)
 	instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 )
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -31,6 +32,7 @@ type devFlags struct {
 	http         string
 	noAuth       bool
 	level        string
+	changed      func(flag string) bool
 }
 
 func (p *program) devCommand() *cobra.Command {
@@ -48,7 +50,8 @@ Requests may bring their own contracts. Tools run as ordinary processes with you
 	c.Flags().StringVar(&flags.http, "http", "", "`ADDR` of /healthz and /readyz; port 0 for any free one, \"off\" for none (default 127.0.0.1:8088, or any free port)")
 	c.Flags().BoolVar(&flags.noAuth, "no-auth", false, "let every process of this machine use the NATS server")
 	c.Flags().StringVar(&flags.config, "config", "", "configuration `FILE`")
-	c.Flags().StringVar(&flags.level, "log-level", "warn", "debug, info, warn or error")
+	c.Flags().StringVar(&flags.level, "log-level", "", "debug, info, warn (the default) or error")
+	flags.changed = c.Flags().Changed
 	c.RunE = func(c *cobra.Command, _ []string) error { return p.dev(c.Context(), flags) }
 	return c
 }
@@ -60,12 +63,11 @@ func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
 			return err
 		}
 	}
-	config.Log.Level = flags.level
-	log := newLogger(config.Log, p.stderr)
-	data := flags.data
-	if data == "" {
-		data = configs.DefaultDataDir(false)
+	if flags.changed("log-level") {
+		config.Log.Level = flags.level
 	}
+	log := newLogger(config.Log, p.stderr)
+	data := cmp.Or(flags.data, config.Executor.DataDir, configs.DefaultDataDir(false))
 	if data, err = absolute(data); err != nil {
 		return err
 	}
@@ -88,9 +90,10 @@ func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
 	defer server.Stop()
 	config.NATS.URLs = []string{server.URL()}
 	config.Executor.Slots = slotsOf(config.Executor.Slots)
-	config.HTTP.Listen = httpAddress(flags.http)
-	if flags.http == "" {
-		config.HTTP.Listen = freeIfTaken(configs.Default().HTTP.Listen)
+	if flags.changed("http") {
+		config.HTTP.Listen = httpAddress(flags.http)
+	} else if config.HTTP.Listen == configs.Default().HTTP.Listen {
+		config.HTTP.Listen = freeIfTaken(config.HTTP.Listen)
 	}
 	complain := func(err error) {
 		fmt.Fprintln(p.stderr, "executor: these contracts are left out:\n  "+strings.ReplaceAll(err.Error(), "\n", "\n  "))

@@ -9,7 +9,7 @@ import (
 // Config is the section nats of the configuration.
 type Config struct {
 	// URLs of the servers, as nats://host:4222, tls:// or ws://.
-	URLs []string `json:"urls" alias:"url"`
+	URLs []string `json:"urls"`
 
 	// One way to say who we are; all empty: none.
 	Creds    string `json:"creds"` // file with a user JWT and its key

@@ -141,7 +141,7 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 }
 
 func (d *decoder) isNull(n *yaml.Node, path string) bool {
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" && n.Anchor == "" {
 		d.problem(n, path, "has no value; give it one or leave the key out")
 		return true
 	}
@@ -233,7 +233,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind == yaml.ScalarNode {
 		switch v.Kind() {
 		case reflect.String:
-			if n.Tag == "!!str" {
+			if n.Tag == "!!str" || n.Anchor != "" {
 				v.SetString(n.Value)
 				return
 			}
@@ -321,8 +321,22 @@ func jsonNumber(s string) bool {
 	return strings.Trim(s, "0123456789+-.eE") == "" && json.Valid([]byte(s))
 }
 
+// Substitute replaces a scalar by what it stands for, as a variable of the environment, so that decoding takes that: a text
+// field whatever it looks like, other fields by YAML's rules unless it was quoted. Messages show how it was written and not
+// the value, which may be a secret.
+func Substitute(n *yaml.Node, value string) {
+	n.Anchor, n.Value = n.Value, value // plain trees have no anchors
+	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 {
+		n.Tag = ""
+		n.Tag = n.ShortTag()
+	}
+}
+
 // describe says what a node is, for messages.
 func describe(n *yaml.Node) string {
+	if n.Anchor != "" {
+		return "what " + n.Anchor + " stands for"
+	}
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a mapping"

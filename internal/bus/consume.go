@@ -52,9 +52,11 @@ func (b *Bus) Consume(take, work context.Context, engines []string, slots *Slots
 	loops := make([]*loop, len(engines))
 	for i, engine := range engines {
 		l := &loop{bus: b, engine: engine, slots: slots, work: work, handle: handle}
-		if err := l.open(take); take.Err() != nil {
-			return nil // asked to stop before it began
-		} else if err != nil {
+		err := l.open(take)
+		if take.Err() != nil {
+			return nil //nolint:nilerr // asked to stop before it began
+		}
+		if err != nil {
 			return b.explain(err)
 		}
 		loops[i] = l

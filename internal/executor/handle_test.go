@@ -67,9 +67,8 @@ func TestEnds(t *testing.T) {
 			if result.Status != test.status || result.Signal != test.signal {
 				t.Errorf("%+v %+v", result, result.Error)
 			}
-			if got := contracts.Code(""); result.Error != nil {
-				got = result.Error.Code
-				if got != test.code || result.Error.Message == "" {
+			if result.Error != nil {
+				if result.Error.Code != test.code || result.Error.Message == "" {
 					t.Errorf("error %+v", result.Error)
 				}
 			} else if test.code != "" {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
 )
@@ -32,6 +34,8 @@ func workingDirectory(c *contracts.Contract, spec *contracts.LocalSpec, own stri
 		return "", contracts.Errorf(contracts.SpawnFailed, "cwd: %s", err)
 	case !info.IsDir():
 		return "", contracts.Errorf(contracts.SpawnFailed, "cwd: %s is not a directory", dir)
+	case unix.Access(dir, unix.X_OK) != nil:
+		return "", contracts.Errorf(contracts.SpawnFailed, "cwd: the user of the executor may not enter %s", dir)
 	}
 	return dir, nil
 }
@@ -107,8 +111,38 @@ func executable(file string) error {
 		return fmt.Errorf("%s is a directory, not a program", file)
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", file)
-	case info.Mode()&0o111 == 0:
-		return fmt.Errorf("%s is not executable; run chmod +x on it, or name its interpreter first", file)
+	case unix.Access(file, unix.X_OK) != nil:
+		return fmt.Errorf("%s is not executable for the user of the executor; run chmod +x on it, or name its interpreter first", file)
 	}
 	return nil
 }
+
+const (
+	maxElement   = 128 << 10 // bytes of an argument or variable with its NUL, as Linux has them
+	maxArguments = 6 << 20   // bytes of all, however large the stack may be
+)
+
+// fits reports an error where Linux would not start a program for the size of its arguments and environment: better
+// before the run is claimed than after.
+func fits(argv, env []string) error {
+	most := uint64(maxArguments)
+	var stack unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_STACK, &stack) == nil {
+		most = min(most, max(stack.Cur/4, maxElement))
+	}
+	size := uint64(0)
+	for _, list := range [][]string{argv, env} {
+		for _, s := range list {
+			if len(s) >= maxElement {
+				return contracts.Errorf(contracts.SpawnFailed, "an element of the command or a variable has %d bytes, and Linux takes at most 128 KiB: %s…", len(s), s[:40])
+			}
+			size += uint64(len(s)) + 1 + 8 // NUL, pointer
+		}
+	}
+	if size > most {
+		return contracts.Errorf(contracts.SpawnFailed, "%s; they have %d bytes and Linux takes %d", tooLarge, size, most)
+	}
+	return nil
+}
+
+const tooLarge = "the command and its environment are too large together; let the tool read ARGS_FILE or its stdin"

@@ -4,10 +4,13 @@
 //
 //	engine_linux.go      Check, Ready, Run: the way of one run
 //	workspace_linux.go   its private directories, the file of its arguments, its named caches
+//	untouched_linux.go   whether those can serve another run
 //	command_linux.go     what is executed, where
 //	supervisor_linux.go  hands it to a shim and hears how it ended
+//	wire_linux.go        what the two say to each other
 //	shim_linux.go        the small process that starts it, and sees to it that nothing of it stays
 //	tree_linux.go        all descendants of a process, and their end
+//	remove_linux.go      removes directories, whatever is in them
 //
 // Why a shim: a process that calls setsid and forks twice leaves its process group and its parent, and nothing in
 // the kernel but a parent that adopts orphans (PR_SET_CHILD_SUBREAPER), a pid namespace or a cgroup still knows whose it
@@ -20,6 +23,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -84,7 +88,8 @@ func (e *Engine) Check(c *contracts.Contract) error {
 		"pids_limit":                   spec.PidsLimit != 0,
 		"mounts":                       len(spec.Mounts) > 0,
 		"network: " + spec.Network:     spec.Network != "" && spec.Network != "host",
-		"cache_mounts outside of HOME": hasAbsolute(spec.CacheMounts),
+		"cache_mounts outside of HOME": slices.ContainsFunc(spec.CacheMounts, func(c contracts.CacheMount) bool { return !strings.HasPrefix(c.Path, "~/") }),
+		"cache_mounts that overlap":    overlap(spec.CacheMounts),
 	} {
 		if asked {
 			cannot = append(cannot, what)
@@ -93,12 +98,20 @@ func (e *Engine) Check(c *contracts.Contract) error {
 	if len(cannot) == 0 {
 		return nil
 	}
+	slices.Sort(cannot)
 	return contracts.Errorf(contracts.Unsupported, "the local engine runs ordinary processes here and cannot enforce %s; leave that out or use an engine that can", joinWords(cannot))
 }
 
-func hasAbsolute(caches contracts.CacheMounts) bool {
-	for _, c := range caches {
-		if !strings.HasPrefix(c.Path, "~/") {
+// overlap reports whether one cache would lie in another, or be all of HOME: caches are links, and a link in a cache would
+// stay there.
+func overlap(caches contracts.CacheMounts) bool {
+	for i, one := range caches {
+		for j, other := range caches {
+			if i != j && strings.HasPrefix(other.Path+"/", one.Path+"/") {
+				return true
+			}
+		}
+		if one.Path == "~/." {
 			return true
 		}
 	}
@@ -144,6 +157,9 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	if start.Path, start.Argv, err = command(job, spec, start.Dir, env); err != nil {
 		return exit, err
 	}
+	if err = fits(start.Argv, start.Env); err != nil {
+		return exit, err
+	}
 
 	streams, err := openStreams(job.Stdin, spec.Captures())
 	if err != nil {
@@ -164,7 +180,9 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	}
 	ended, err := shim.run(ctx, start, streams, e.config.KillGrace, func() { streams.copy(stdout, stderr) })
 	if err != nil {
+		work.spoiled = true
 		e.shims.discard(shim)
+		killThoseOf(work.root)
 		streams.finish()
 		return exit, fmt.Errorf("the helper that runs the tool: %w", err)
 	}
@@ -176,7 +194,7 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		return exit, contracts.Errorf(contracts.SpawnFailed, "%s", spawnMessage(start, ended))
 	}
 	if status := syscall.WaitStatus(ended.Status); status.Signaled() {
-		exit.Signal = unix.SignalName(status.Signal())
+		exit.Signal = signalName(status.Signal())
 	} else {
 		exit.Code = status.ExitStatus()
 	}
@@ -193,6 +211,14 @@ func (e *Engine) base(work *workspace) map[string]string {
 	return base
 }
 
+// signalName is SIGKILL and the like; SIG40 for one that has no name.
+func signalName(s syscall.Signal) string {
+	if name := unix.SignalName(s); name != "" {
+		return name
+	}
+	return fmt.Sprintf("SIG%d", int(s))
+}
+
 func joinWords(words []string) string {
 	return strings.Join(words, ", ")
 }
@@ -205,7 +231,7 @@ func spawnMessage(start startRequest, ended ended) string {
 	case syscall.ENOENT:
 		return fmt.Sprintf("%s cannot be started: the interpreter in its first line, or a library loader, does not exist here", start.Path)
 	case syscall.E2BIG:
-		return fmt.Sprintf("%s cannot be started: its arguments and environment are too large together; let the tool read ARGS_FILE", start.Path)
+		return fmt.Sprintf("%s cannot be started: %s", start.Path, tooLarge)
 	}
 	return fmt.Sprintf("%s cannot be started: %s", start.Path, ended.Error)
 }
@@ -286,49 +312,57 @@ var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return 
 // the tool does not hang.
 func (s *streams) copy(stdout, stderr io.Writer) {
 	for i, w := range []io.Writer{stdout, stderr} {
-		r := s.outputs[i]
-		if r == nil {
-			continue
+		if r := s.outputs[i]; r != nil {
+			s.copying.Go(func() { copyStream(r, w) })
 		}
-		s.copying.Go(func() {
-			buffer := copyBuffers.Get().(*[]byte)
-			defer copyBuffers.Put(buffer)
-			late := false
-			for {
-				n, err := r.Read(*buffer)
-				if n > 0 && w != nil {
-					if _, failed := w.Write((*buffer)[:n]); failed != nil {
-						w = nil
-					}
-				}
-				if n > 0 {
-					continue
-				}
-				if !late && os.IsTimeout(err) { // look once more: the deadline may have passed while w blocked
-					late = true
-					r.SetReadDeadline(time.Now().Add(leakedReadWait))
-					continue
-				}
-				if err != nil {
-					return
-				}
-			}
-		})
 	}
 }
 
-// leakedOutputWait is how long output may go on after the whole tree of the tool is gone. Only somebody outside the
-// tree, to whom the tool passed its stdout, can make it last that long.
-const (
-	leakedOutputWait = time.Second
-	leakedReadWait   = 20 * time.Millisecond
-)
+func copyStream(r *os.File, w io.Writer) {
+	buffer := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buffer)
+	left := -1 // bytes that still count; below 0: all
+	for left != 0 {
+		n, err := r.Read(*buffer)
+		if left > 0 {
+			n = min(n, left)
+			left -= n
+		}
+		if n > 0 && w != nil {
+			if _, failed := w.Write((*buffer)[:n]); failed != nil {
+				w = nil
+			}
+		}
+		switch {
+		case err == nil:
+		case left < 0 && os.IsTimeout(err):
+			// The tree is gone, and either w took its time, or a stranger holds the other end: what is in the pipe now is
+			// all that can be the tool's.
+			left = waiting(r)
+			r.SetReadDeadline(time.Time{})
+		default:
+			return
+		}
+	}
+}
+
+// waiting is how many bytes a pipe holds.
+func waiting(r *os.File) (n int) {
+	if raw, err := r.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	}
+	return n
+}
+
+// strangerWait is how long output may go on after the whole tree of the tool is gone. Only somebody outside the tree, to
+// whom the tool passed its stdout, can make it last that long.
+const strangerWait = time.Second
 
 // finish waits for all output of a tool whose tree is gone.
 func (s *streams) finish() {
 	for _, r := range s.outputs {
 		if r != nil {
-			r.SetReadDeadline(time.Now().Add(leakedOutputWait))
+			r.SetReadDeadline(time.Now().Add(strangerWait))
 		}
 	}
 	s.copying.Wait()

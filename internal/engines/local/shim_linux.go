@@ -1,48 +1,21 @@
 package local
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"os/signal"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// A shim and its executor talk over a socket. The executor sends frames: a byte that says what, the length of a JSON
-// text in four bytes, the text. The shim answers a start with one frame when nothing of the tool is left.
-const (
-	frameStart = 'S' // startRequest, with the descriptors of stdin, stdout and stderr
-	frameTerm  = 'T' // ask the tool to stop
-	frameKill  = 'K' // end it
-	frameEnded = 'E' // ended
-
-	frameHeader = 5
-	maxFrame    = 16 << 20
-)
-
-// startRequest is what a shim is to start.
-type startRequest struct {
-	Path   string   `json:"path"`
-	Argv   []string `json:"argv"`
-	Env    []string `json:"env"`
-	Dir    string   `json:"dir"`
-	Remove string   `json:"remove,omitempty"` // directory to remove if the executor dies meanwhile
-}
-
-// ended is how it went.
-type ended struct {
-	Error   string        `json:"error,omitempty"` // it could not be started
-	Errno   int           `json:"errno,omitempty"` // why, where that is a system error
-	Status  int           `json:"status"`          // of wait4
-	CPU     time.Duration `json:"cpu"`             // of the whole tree
-	MaxRSS  int64         `json:"max_rss"`         // bytes, of the largest process of the tree; 0: no more than the shim had
-	Stopped bool          `json:"stopped"`         // the executor had asked for the end
-}
 
 const (
 	shimName   = "executor-shim" // argv[0], by which a process knows that it is one
@@ -59,34 +32,36 @@ func ShimInvoked() bool { return len(os.Args) == 1 && os.Args[0] == shimName }
 // that forked, and nothing here must wait for a scheduler.
 func ShimMain() {
 	runtime.LockOSThread()
-	s := shim{}
-	if err := s.setUp(); err != nil {
+	if err := setUpShim(); err != nil {
 		fmt.Fprintln(os.Stderr, "executor: the helper that starts tools:", err)
 		os.Exit(1)
 	}
 	for {
-		kind, text, files, err := s.receive()
+		kind, text, files, err := receive()
 		if err != nil {
 			os.Exit(0) // the executor is gone, and no tool runs
 		}
 		if kind != frameStart {
 			continue // a stop that came after the end
 		}
-		var start startRequest
-		if err := json.Unmarshal(text, &start); err != nil || len(files) != 3 {
-			fmt.Fprintln(os.Stderr, "executor: the helper that starts tools got a broken message:", err)
+		start, err := decodeStart(text)
+		if err != nil || len(files) != 3 {
+			fmt.Fprintln(os.Stderr, "executor: the helper that starts tools got a broken message")
 			os.Exit(1)
 		}
-		s.send(s.run(start, files))
+		s := shim{}
+		s.run(start, files)
+		if s.alone || send(s.ended) != nil {
+			if start.Remove != "" {
+				_ = removeTree(start.Remove) // nobody is left to hear of a failure
+			}
+			os.Exit(0)
+		}
 	}
 }
 
-type shim struct {
-	asked bool // for the end of the tool
-	alone bool // the executor is gone
-}
-
-func (s *shim) setUp() error {
+// setUpShim gives this process what makes it a shim, and takes away what tools must not inherit.
+func setUpShim() error {
 	// Orphans of the tool become our children, wherever they hide.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become the parent of orphans: %w", err)
@@ -95,15 +70,47 @@ func (s *shim) setUp() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("close this process to others: %w", err)
 	}
+	// Descriptors that the executor got from whoever started it are not for tools.
 	unix.CloseOnExec(shimSocket)
+	if err := unix.CloseRange(shimSocket+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil { // before 5.11
+		names, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			return fmt.Errorf("close descriptors: %w", err)
+		}
+		for _, name := range names {
+			if fd, err := strconv.Atoi(name.Name()); err == nil && fd > shimSocket {
+				unix.CloseOnExec(fd)
+			}
+		}
+	}
+	// Tools start with the default effect of all signals and none blocked, whatever the executor was started with: Go
+	// gives the default effect to what we take notice of, and leaves these alone otherwise. That we take notice also
+	// keeps us alive when somebody signals all our service's processes, as systemd does: we end with the executor.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
+		unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGCONT)
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
+		return fmt.Errorf("unblock signals: %w", err)
+	}
 	return nil
 }
 
+// shim is one run as the shim sees it.
+type shim struct {
+	first int  // the tool's first process
+	over  bool // it has ended and was collected
+	asked bool // for the end of the tool
+	alone bool // the executor is gone
+	ended ended
+}
+
+// ownPeak is the most memory that this process had, in KiB, when that was last looked at.
+var ownPeak int64
+
 // run starts a tool, waits for its end, and ends what it left behind.
-func (s *shim) run(start startRequest, files []int) ended {
-	s.asked = false
+func (s *shim) run(start startRequest, files []int) {
 	pidfd := -1
-	pid, _, err := syscall.StartProcess(start.Path, start.Argv, &syscall.ProcAttr{
+	var err error
+	s.first, _, err = syscall.StartProcess(start.Path, start.Argv, &syscall.ProcAttr{
 		Dir: start.Dir, Env: start.Env, Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
 		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
 	})
@@ -111,57 +118,50 @@ func (s *shim) run(start startRequest, files []int) ended {
 		unix.Close(fd)
 	}
 	if err != nil {
-		e := ended{Error: err.Error()}
+		s.ended.Error = err.Error()
 		var errno syscall.Errno
 		if errors.As(err, &errno) {
-			e.Errno = int(errno)
+			s.ended.Errno = int(errno)
 		}
-		return e
+		return
 	}
-	s.await(pid, pidfd)
-	e := reapAll(pid)
-	e.Stopped = s.asked
-	if s.alone {
-		if start.Remove != "" {
-			removeTree(start.Remove)
-		}
-		os.Exit(0)
-	}
-	return e
+	s.await(pidfd)
+	s.endAll()
+	s.ended.Stopped = s.asked
 }
 
 // await returns when the tool's first process has ended, or must end now.
-func (s *shim) await(pid, pidfd int) {
-	defer unix.Close(pidfd)
+func (s *shim) await(pidfd int) {
+	timeout := 1000
+	if pidfd < 0 { // a kernel before 5.4: look for the end ourselves
+		timeout = 5
+	} else {
+		defer unix.Close(pidfd)
+	}
 	for {
 		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: shimSocket, Events: unix.POLLIN}}
-		if pidfd < 0 { // a kernel before 5.4: look for the end ourselves
-			fds[0].Fd = -1
-		}
-		timeout := -1
-		if pidfd < 0 {
-			timeout = 5
-		}
 		if _, err := unix.Poll(fds, timeout); err != nil && err != unix.EINTR {
 			return
 		}
-		if fds[0].Revents != 0 || pidfd < 0 && exited(pid) {
+		// Orphans of the tool that end meanwhile, each of which interrupts the poll, must not stay as zombies: a tool that
+		// runs for days would use up all process ids.
+		if s.reap(); s.over {
 			return
 		}
 		if fds[1].Revents == 0 {
 			continue
 		}
-		kind, _, _, err := s.receive()
+		kind, _, _, err := receive()
 		switch {
 		case err != nil:
 			s.alone = true
 			return
 		case kind == frameTerm:
 			s.asked = true
-			unix.Kill(-pid, unix.SIGTERM)
-			for _, other := range descendants(os.Getpid()) {
-				if group, err := unix.Getpgid(other); err == nil && group != pid {
-					unix.Kill(other, unix.SIGTERM)
+			unix.Kill(-s.first, unix.SIGTERM)
+			for _, p := range descendants(os.Getpid()) {
+				if group, err := unix.Getpgid(p.pid); err == nil && group != s.first {
+					p.signal(unix.SIGTERM)
 				}
 			}
 		case kind == frameKill:
@@ -171,20 +171,10 @@ func (s *shim) await(pid, pidfd int) {
 	}
 }
 
-// exited reports whether a child has ended, and leaves it to be reaped.
-func exited(pid int) bool {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	return err != nil || info.Signo != 0
-}
-
-// reapAll ends all descendants and collects them. It returns when there is none any more: as their adoptive parent we
-// have no child exactly then.
-func reapAll(first int) ended {
-	var e ended
-	var own unix.Rusage
-	unix.Getrusage(unix.RUSAGE_SELF, &own)
-	for round := 0; ; round++ {
+// reap collects what has ended, and reports whether no child is left. We are the parent of all orphans, so then nothing
+// of the tool is.
+func (s *shim) reap() (none bool) {
+	for {
 		var status unix.WaitStatus
 		var usage unix.Rusage
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, &usage)
@@ -192,27 +182,58 @@ func reapAll(first int) ended {
 		case err == unix.EINTR:
 			continue
 		case err != nil: // ECHILD
-			return e
-		case pid > 0:
-			if pid == first {
-				e.Status = int(status)
-			}
-			e.CPU += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-			// A process inherits the peak of the one it was forked from, until its own is higher.
-			if usage.Maxrss > own.Maxrss {
-				e.MaxRSS = max(e.MaxRSS, usage.Maxrss<<10)
-			}
-			round = -1
-			continue
+			return true
+		case pid == 0:
+			return false
 		}
-		killTree(os.Getpid())
-		// What was killed needs a moment to die; a process in an uninterruptible system call needs until that ends.
-		unix.Poll(nil, min(round, 20))
+		if pid == s.first {
+			s.over, s.ended.Status = true, int(status)
+		}
+		s.ended.CPU += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+		s.sawPeak(usage.Maxrss)
+	}
+}
+
+// sawPeak takes account of a process's peak of memory, in KiB. A process inherits that of the one it was forked from, and
+// has it until its own is higher; so what is no more than ours says nothing about a tool.
+func (s *shim) sawPeak(peak int64) {
+	const inexact = 512 // KiB; Linux counts in parts, one for each processor
+	if peak > ownPeak+inexact {
+		ownPeak = max(ownPeak, readPeak()) // it may have grown since
+	}
+	if peak > ownPeak+inexact {
+		s.ended.MaxRSS = max(s.ended.MaxRSS, peak<<10)
+	}
+}
+
+// readPeak reads our own peak. It is not that of getrusage, which begins with the executor's.
+func readPeak() int64 {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return math.MaxInt64 / 2
+	}
+	_, text, _ = bytes.Cut(text, []byte("VmHWM:"))
+	text, _, _ = bytes.Cut(text, []byte("kB"))
+	peak, _ := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
+	return peak
+}
+
+// endAll ends all descendants and collects them.
+func (s *shim) endAll() {
+	var tree hunt
+	for round := 1; !s.reap(); round++ {
+		killChildren()
+		if round%16 == 0 { // a tree that makes new processes as we kill
+			tree.step(os.Getpid())
+		}
+		// What was killed needs a moment to die; a process in an uninterruptible system call needs until that ends. The
+		// end of a child interrupts the wait.
+		unix.Poll(nil, min(1+round/16, 20))
 	}
 }
 
 // receive reads one frame. An error means that the executor closed the socket, or died.
-func (s *shim) receive() (kind byte, text []byte, files []int, err error) {
+func receive() (kind byte, text []byte, files []int, err error) {
 	header := make([]byte, frameHeader)
 	rights := make([]byte, unix.CmsgSpace(3*4))
 	got := 0
@@ -259,27 +280,21 @@ func (s *shim) receive() (kind byte, text []byte, files []int, err error) {
 
 var errExecutorGone = errors.New("the executor is gone")
 
-func (s *shim) send(e ended) {
+// send tells the executor how it went. An error means that it is gone.
+func send(e ended) error {
 	text, err := json.Marshal(e)
 	if err != nil {
 		panic(err) // numbers and strings
 	}
-	frame := frameOf(frameEnded, text)
-	for len(frame) > 0 {
+	for frame := frameOf(frameEnded, text); len(frame) > 0; {
 		n, err := unix.SendmsgN(shimSocket, frame, nil, nil, unix.MSG_NOSIGNAL)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			os.Exit(0)
+			return errExecutorGone
 		}
 		frame = frame[n:]
 	}
-}
-
-func frameOf(kind byte, text []byte) []byte {
-	frame := make([]byte, frameHeader, frameHeader+len(text))
-	frame[0] = kind
-	binary.LittleEndian.PutUint32(frame[1:], uint32(len(text)))
-	return append(frame, text...)
+	return nil
 }

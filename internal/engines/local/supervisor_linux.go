@@ -21,6 +21,9 @@ import (
 // idleShims is how long a shim that nobody needs is kept; one is always kept, so that the next run starts at once.
 const idleShims = time.Minute
 
+// shimEnv is all of a shim's environment: it has one thing to do at a time, and little memory.
+var shimEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=16MiB"}
+
 // supervisor keeps the shims: one for each run under way, and those that wait for the next.
 type supervisor struct {
 	log    zerolog.Logger
@@ -33,8 +36,9 @@ type supervisor struct {
 
 // shimProcess is a shim as the executor sees it. It has one run at a time.
 type shimProcess struct {
-	process *exec.Cmd
+	process *os.Process
 	socket  *net.UnixConn
+	gone    chan struct{} // closed: the process has ended
 	used    time.Time
 }
 
@@ -52,9 +56,15 @@ func (s *supervisor) warm() error {
 // get returns an idle shim, or a new one.
 func (s *supervisor) get() (*shimProcess, error) {
 	s.mu.Lock()
-	if n := len(s.idle); n > 0 {
+	for n := len(s.idle); n > 0; n = len(s.idle) {
 		one := s.idle[n-1]
 		s.idle = s.idle[:n-1]
+		select {
+		case <-one.gone: // killed by somebody while it waited
+			one.socket.Close()
+			continue
+		default:
+		}
 		s.mu.Unlock()
 		return one, nil
 	}
@@ -77,8 +87,12 @@ func (s *supervisor) put(one *shimProcess) {
 	}
 }
 
-// discard ends a shim that failed.
-func (s *supervisor) discard(one *shimProcess) { one.socket.Close() }
+// discard ends a shim that failed. It ends its tool before itself, if it still can.
+func (s *supervisor) discard(one *shimProcess) {
+	one.socket.Close()
+	one.process.Signal(unix.SIGCONT)
+	<-one.gone
+}
 
 // retire ends shims that were idle for long.
 func (s *supervisor) retire() {
@@ -127,7 +141,7 @@ func (s *supervisor) start() (*shimProcess, error) {
 		return nil, err
 	}
 	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{shimName}, Env: []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=32MiB"}, Dir: "/",
+		Path: "/proc/self/exe", Args: []string{shimName}, Env: shimEnv, Dir: "/",
 		Stderr: os.Stderr, ExtraFiles: []*os.File{theirs},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
@@ -135,23 +149,21 @@ func (s *supervisor) start() (*shimProcess, error) {
 		conn.Close()
 		return nil, err
 	}
+	one := &shimProcess{process: cmd.Process, socket: conn.(*net.UnixConn), gone: make(chan struct{})}
 	s.wait.Go(func() {
+		defer close(one.gone)
 		if err := cmd.Wait(); err != nil {
 			s.log.Error().Err(err).Msg("a helper that runs tools ended by itself")
 		}
 	})
-	return &shimProcess{process: cmd, socket: conn.(*net.UnixConn)}, nil
+	return one, nil
 }
 
 // run has the shim run a tool and returns when nothing of it is left. When ctx is done the tool gets SIGTERM, and
 // SIGKILL after the grace. begun is called once the tool has its streams. An error means that the shim failed.
 func (p *shimProcess) run(ctx context.Context, start startRequest, streams *streams, grace time.Duration, begun func()) (ended, error) {
-	text, err := json.Marshal(start)
-	if err != nil {
-		return ended{}, err
-	}
 	rights := unix.UnixRights(int(streams.files[0].Fd()), int(streams.files[1].Fd()), int(streams.files[2].Fd()))
-	frame := frameOf(frameStart, text)
+	frame := frameOf(frameStart, start.encode())
 	n, _, err := p.socket.WriteMsgUnix(frame, rights, nil)
 	if err == nil && n < len(frame) {
 		_, err = p.socket.Write(frame[n:])
@@ -178,6 +190,7 @@ func (p *shimProcess) run(ctx context.Context, start startRequest, streams *stre
 
 // stop asks for the end of the tool, then makes it.
 func (p *shimProcess) stop(grace time.Duration, over <-chan struct{}) {
+	p.process.Signal(unix.SIGCONT) // a tool that stopped its helper would else outlive its timeout
 	if grace > 0 {
 		p.socket.Write(frameOf(frameTerm, nil))
 		timer := time.NewTimer(grace)

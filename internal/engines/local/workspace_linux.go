@@ -25,7 +25,7 @@ import (
 //	<data>/caches/<name>/             named caches, shared by all runs
 //
 // Making and removing directories is most of what a short run costs on some file systems. They are made ahead, and those
-// that a run did not touch at all serve the next one; see workspace.untouched for how that is known.
+// that a run did not touch at all serve the next one; untouched_linux.go has how that is known.
 type space struct {
 	dir    string
 	caches string
@@ -60,7 +60,9 @@ func openSpace(config Config, log zerolog.Logger) (*space, error) {
 			return nil, err
 		}
 	}
-	reap(runs, log)
+	if !s.keep {
+		reap(runs, log)
+	}
 	// The name is not known to anybody before the lock is held: made under another name, then renamed.
 	s.dir = filepath.Join(runs, fmt.Sprintf("%d-%s", os.Getpid(), strconv.FormatInt(time.Now().UnixNano(), 36)))
 	fresh := filepath.Join(runs, "."+filepath.Base(s.dir))
@@ -73,14 +75,14 @@ func openSpace(config Config, log zerolog.Logger) (*space, error) {
 	if err == nil {
 		err = os.Rename(fresh, s.dir)
 	}
-	s.exact = exactTimes(s.dir)
 	if err != nil {
 		if s.lock != nil {
 			s.lock.Close()
 		}
-		os.RemoveAll(fresh)
+		_ = removeTree(fresh) // the error that counts is the first
 		return nil, err
 	}
+	s.exact = exactTimes(s.dir)
 	return s, nil
 }
 
@@ -95,7 +97,7 @@ func reap(runs string, log zerolog.Logger) {
 		if strings.HasPrefix(entry.Name(), ".") {
 			// Half made: by somebody who makes it now, or who died at it. Only age tells.
 			if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > time.Hour {
-				os.RemoveAll(dir)
+				_ = removeTree(dir) // else the next executor removes it
 			}
 			continue
 		}
@@ -107,6 +109,7 @@ func reap(runs string, log zerolog.Logger) {
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			continue // its executor lives
 		}
+		killThoseOf(dir)
 		if err := removeTree(dir); err != nil {
 			log.Warn().Err(err).Str("dir", dir).Msg("a dead executor's directory cannot be removed")
 		} else {
@@ -142,14 +145,8 @@ type workspace struct {
 	tmp      string // its TMPDIR
 	argsFile string
 	args     *os.File // opened for writing, which its mode allows nobody later
-	stamps   [3]stamp // of root, dir and tmp, when they were new
-	begun    time.Time
-}
-
-// stamp is what changes about a directory with anything that is done in it, or to it.
-type stamp struct {
-	inode   uint64
-	changed unix.Timespec
+	looks    [4]look  // of root, dir, tmp and args, when they were given to the run
+	spoiled  bool     // not for another run, however it looks: something may still run there, or it could not be filled
 }
 
 // create gives a run its directories, the file of its arguments, and the ways to its caches.
@@ -157,6 +154,7 @@ func (s *space) create(job *engines.Job) (*workspace, error) {
 	w, err := s.take()
 	if err == nil {
 		if err = w.fill(job); err != nil {
+			w.spoiled = true
 			w.remove()
 		}
 	}
@@ -171,11 +169,10 @@ func (s *space) take() (*workspace, error) {
 	s.mu.Lock()
 	s.inUse++
 	s.wanted = max(s.wanted, s.inUse)
-	if len(s.ahead) > 0 { // the oldest: its times are the surest
-		w := s.ahead[0]
-		s.ahead = s.ahead[1:]
+	if n := len(s.ahead); n > 0 { // the last used, of which most is at hand
+		w := s.ahead[n-1]
+		s.ahead = s.ahead[:n-1]
 		s.mu.Unlock()
-		w.begun = time.Now()
 		return w, nil
 	}
 	s.mu.Unlock()
@@ -184,10 +181,8 @@ func (s *space) take() (*workspace, error) {
 		s.mu.Lock()
 		s.inUse--
 		s.mu.Unlock()
-		return nil, err
 	}
-	w.begun = time.Now()
-	return w, nil
+	return w, err
 }
 
 // make makes a workspace for nobody yet.
@@ -199,28 +194,20 @@ func (s *space) make() (*workspace, error) {
 	w := &workspace{space: s, root: root, dir: root + "/work", tmp: root + "/tmp", argsFile: root + "/args.json"}
 	for _, dir := range []string{w.root, w.dir, w.tmp} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
-			removeTree(root)
+			_ = removeTree(root) // else the next executor removes it
 			return nil, err
 		}
 	}
 	var err error
 	if w.args, err = os.OpenFile(w.argsFile, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o400); err != nil {
-		removeTree(root)
+		_ = removeTree(root) // else the next executor removes it
 		return nil, err
 	}
-	for i, dir := range []string{w.root, w.dir, w.tmp} {
-		if w.stamps[i], err = stampOf(dir); err != nil {
-			w.destroy()
-			return nil, err
-		}
+	if w.looks, err = w.look(); err != nil {
+		w.destroy()
+		return nil, err
 	}
 	return w, nil
-}
-
-func stampOf(dir string) (stamp, error) {
-	var stat unix.Stat_t
-	err := unix.Lstat(dir, &stat)
-	return stamp{stat.Ino, stat.Ctim}, err
 }
 
 func (w *workspace) fill(job *engines.Job) error {
@@ -235,6 +222,9 @@ func (w *workspace) fill(job *engines.Job) error {
 		return err
 	}
 	if _, err := w.args.WriteAt(text, 0); err != nil {
+		return err
+	}
+	if w.looks[3], err = w.lookAtArgs(); err != nil {
 		return err
 	}
 	for _, cache := range job.Spec.Common().CacheMounts {
@@ -282,7 +272,9 @@ func (w *workspace) remove() {
 		s.log.Info().Str("dir", w.root).Msg("kept the files of a run")
 		return
 	}
-	untouched := w.untouched()
+	// What the run was given is not kept until the next. One byte is, the "{" of all: a file that was once made empty is
+	// written to the disk by ext4 when it is closed, which takes longer than the rest of the run.
+	untouched := w.untouched() && w.args.Truncate(1) == nil
 	s.mu.Lock()
 	s.inUse--
 	if untouched && !s.closed && len(s.ahead) < min(s.wanted, mostAhead) {
@@ -309,25 +301,6 @@ func (w *workspace) destroy() {
 	}
 }
 
-// clockTick is more than the coarsest step of the times that Linux gives to files (a jiffy, 10 ms at 100 Hz).
-const clockTick = 20 * time.Millisecond
-
-// untouched reports whether a workspace is as it was made, so that nothing of one run can reach the next: anything done
-// in a directory or to it, a change of its attributes included, changes its ctime, which nobody can set. Kernels before
-// 6.13 count that in ticks; there only directories count that were older than a tick when the run began. The file of
-// arguments is written anew for each run and need only be the same file, with the same mode and no other name.
-func (w *workspace) untouched() bool {
-	for i, dir := range []string{w.root, w.dir, w.tmp} {
-		is, err := stampOf(dir)
-		if err != nil || is != w.stamps[i] || !w.space.exact && w.begun.Sub(time.Unix(is.changed.Unix())) < clockTick {
-			return false
-		}
-	}
-	var stat unix.Stat_t
-	err := unix.Fstat(int(w.args.Fd()), &stat)
-	return err == nil && stat.Nlink == 1 && stat.Mode == unix.S_IFREG|0o400
-}
-
 // refill makes workspaces ahead, as many as there were runs at a time.
 func (s *space) refill() {
 	s.mu.Lock()
@@ -349,36 +322,4 @@ func (s *space) refill() {
 		s.ahead = append(s.ahead, w)
 		s.mu.Unlock()
 	})
-}
-
-// exactTimes finds out whether file times tell two changes apart that follow each other at once.
-func exactTimes(dir string) bool {
-	for range 3 {
-		before, err := stampOf(dir)
-		if err != nil || os.Chmod(dir, 0o700) != nil {
-			return false
-		}
-		if after, err := stampOf(dir); err != nil || after == before {
-			return false
-		}
-	}
-	return true
-}
-
-// removeTree is os.RemoveAll that also removes directories which a tool made unreadable. It follows no links.
-func removeTree(dir string) error {
-	err := os.RemoveAll(dir)
-	for tries := 0; err != nil && tries < 3; tries++ {
-		filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-			if entry != nil && entry.IsDir() {
-				os.Chmod(path, 0o700)
-			}
-			if err != nil && entry != nil && entry.IsDir() {
-				return filepath.SkipDir
-			}
-			return nil
-		})
-		err = os.RemoveAll(dir)
-	}
-	return err
 }

@@ -322,8 +322,13 @@ func copyStream(r *os.File, w io.Writer) {
 	buffer := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buffer)
 	left := -1 // bytes that still count; below 0: all
+	grown := false
 	for left != 0 {
 		n, err := r.Read(*buffer)
+		if n == len(*buffer) && !grown {
+			grown = true
+			growPipe(r)
+		}
 		if left > 0 {
 			n = min(n, left)
 			left -= n
@@ -343,6 +348,15 @@ func copyStream(r *os.File, w io.Writer) {
 		default:
 			return
 		}
+	}
+}
+
+// growPipe makes room for a tool that prints much: it and we wake each other less often. Most tools print little, and the
+// system call would cost them more than it saves. Where the user has no more room for pipes, it stays as it is.
+func growPipe(r *os.File) {
+	const size = 512 << 10
+	if raw, err := r.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, size) })
 	}
 }
 

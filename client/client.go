@@ -29,6 +29,8 @@ type (
 	Code = contracts.Code
 	// Discovery is what there is: tools, engines, executors.
 	Discovery = contracts.Discovery
+	// Declaration tells a language model about a tool, in the form that its API takes.
+	Declaration = contracts.Declaration
 	// Duration is a span of time, in JSON a number of seconds.
 	Duration = contracts.Duration
 )
@@ -100,19 +102,36 @@ func (c *Client) Cancel(ctx context.Context, id string) error {
 
 // Discover lists the tools, engines and executors that are there; only the tool of that name where one is given.
 func (c *Client) Discover(ctx context.Context, tool string) (*Discovery, error) {
-	var question []byte
-	if tool != "" {
-		question = fmt.Appendf(nil, `{"tool":%q}`, tool)
+	var discovery Discovery
+	if err := c.discover(ctx, contracts.Discover{Tool: tool}, &discovery); err != nil {
+		return nil, err
+	}
+	return &discovery, nil
+}
+
+// Declarations are the tools as a language model's API takes them: as is "openai", "anthropic" or "mcp". Names and
+// arguments are those of the contracts, so that what a model calls is Request.Tool and Request.Args.
+func (c *Client) Declarations(ctx context.Context, tool, as string) ([]Declaration, error) {
+	var declarations contracts.Declarations
+	if err := c.discover(ctx, contracts.Discover{Tool: tool, As: as}, &declarations); err != nil {
+		return nil, err
+	}
+	return declarations.Tools, nil
+}
+
+func (c *Client) discover(ctx context.Context, ask contracts.Discover, answer any) error {
+	question, err := json.Marshal(ask)
+	if err != nil {
+		return err
 	}
 	reply, err := c.ask(ctx, c.subjects.Discover(), question)
 	if err != nil {
-		return nil, fmt.Errorf("discover: %w", err)
+		return fmt.Errorf("discover: %w", err)
 	}
-	var discovery Discovery
-	if err := json.Unmarshal(reply.Data, &discovery); err != nil {
-		return nil, fmt.Errorf("discover: the answer cannot be read: %w", err)
+	if err := json.Unmarshal(reply.Data, answer); err != nil {
+		return fmt.Errorf("discover: the answer cannot be read: %w", err)
 	}
-	return &discovery, nil
+	return nil
 }
 
 func (c *Client) ask(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {

@@ -187,7 +187,19 @@ func TestEvents(t *testing.T) {
 			"started 1, out a, out x, out y, result succeeded", "stream, follow 2.1"},
 		"output is not kept any more": {
 			[][]string{{"started 1", "output 1.1 a", "result succeeded 1 9"}, {"result succeeded 1 9"}},
-			"started 1, out a, result succeeded incomplete", "stream, follow 1.2"},
+			"started 1, out a, result succeeded incomplete", "stream, follow 1.2, follow 1.2"},
+		"the first output is not kept any more": {
+			[][]string{{"started 1", "output 1.3 c", "output 1.4 d", "result succeeded 1 4"}},
+			"started 1, out c, out d, result succeeded incomplete", "stream, follow 1.1, follow 1.1"},
+		"a replay loses a chunk on the way": {
+			[][]string{{"started 1", "output 1.2 b"}, {"output 1.1 a", "output 1.3 c", "result succeeded 1 3"}, {"output 1.2 b", "output 1.3 c", "result succeeded 1 3"}},
+			"started 1, out a, out b, out c, result succeeded", "stream, follow 1.1, follow 1.2"},
+		"a replay loses the last chunk on the way": {
+			[][]string{{"started 1", "output 1.2 b"}, {"output 1.1 a", "output 1.2 b", "result succeeded 1 3"}, {"output 1.3 c", "result succeeded 1 3"}},
+			"started 1, out a, out b, out c, result succeeded", "stream, follow 1.1, follow 1.3"},
+		"chunks are stored out of order": {
+			[][]string{{"started 1", "output 1.2 b", "output 1.3 c", "output 1.1 a", "result succeeded 1 3"}},
+			"started 1, out a, out b, out c, result succeeded", "stream, follow 1.1, follow 1.1"},
 		"unknown types are passed on": {
 			[][]string{{"started 1", "novelty 1", "result succeeded 1 0"}},
 			"started 1, novelty 1, result succeeded", "stream"},

@@ -37,6 +37,7 @@ type Instance struct {
 	MaxAttempts  int                `json:"max_attempts"`  // starts of a tool for one request, where executors died under it
 	DrainTimeout contracts.Duration `json:"drain_timeout"` // how long runs may go on after SIGTERM
 	DataDir      string             `json:"data_dir"`      // "": DefaultDataDir
+	SpillBytes   contracts.Size     `json:"spill_bytes"`   // output on disk while NATS is away, of all runs; 0: none
 }
 
 // Execution is the section execution, which has the shape it has in the Praxis SDK.
@@ -94,7 +95,7 @@ type Log struct {
 func Default() Config {
 	return Config{
 		NATS:     bus.DefaultConfig(),
-		Executor: Instance{MaxAttempts: 3, DrainTimeout: contracts.Seconds(30)},
+		Executor: Instance{MaxAttempts: 3, DrainTimeout: contracts.Seconds(30), SpillBytes: 1 << 30},
 		Execution: Execution{
 			DefaultEngine: contracts.EngineLocal, EnableSandboxing: true, MaxExecutionTime: contracts.Seconds(3600), CleanupTempFiles: true,
 			ResultInlineBytes: 256 << 10, MaxOutputBytes: 64 << 20,
@@ -116,6 +117,8 @@ func Development() Config {
 	}
 	c.Policy.InlineContracts, c.Policy.Shell = true, true
 	c.Policy.Network = []string{"host"}
+	// JetStream reserves these of the disk at the start, at most three quarters of what is free.
+	c.NATS.Streams.QueueBytes, c.NATS.Streams.ReplyBytes, c.NATS.Streams.ResultBytes, c.NATS.Streams.DeadBytes = 128<<20, 512<<20, 128<<20, 32<<20
 	c.Log.Level = "warn"
 	return c
 }

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
-	"github.com/praxis-sdk/executor/schemas"
+	"github.com/praxis-sdk/executor/schemas/check"
 )
 
 // The documents below are judged by the schema and by the program, and both must say the same. A contract is written as
@@ -67,12 +67,17 @@ var accepted = map[string][]string{
 		`{"contract": {"name": "a", "engine": "local", "engine_spec": {"command": ["a"]}}}`,
 		`{"contract": {"name": "a", "engine": "docker-sdk", "engineSpec": {"command": ["a"], "image": "b"}, "base_dir": "/x"}}`,
 	},
+	"follow": {
+		`{"id": "a"}`, `{"id": "q1767225600-17", "from": 0, "attempt": 0, "snapshot": false, "skip_output": false}`,
+		`{"id": "Az09_-", "from": 18446744073709551615, "attempt": 7, "snapshot": true, "skip_output": true}`,
+	},
+	"discover": {`{}`, `{"tool": ""}`, `{"tool": "a b"}`, `{"as": "openai"}`, `{"as": "anthropic", "tool": "a"}`, `{"as": "mcp"}`},
 	"configuration": {
 		"", "# nothing\n", "{}", "{nats: {}, executor: {}, execution: {local: {}, dagger: {resource_limits: {}}}, policy: {}, tools: {}, http: {}, log: {}}",
 		"nats: {urls: ['nats://a', 'tls://b'], creds: a, nkey: b, user: c, password: d, token: e, tls: {ca: a, cert: b, key: c}}",
 		"nats: {subject_prefix: '', inbox_prefix: a_9, connect_timeout: 0.1, replicas: 5, ack_wait: 1}", "nats: {subject_prefix: Agents-2}",
 		"nats: {streams: {queue_messages: 1, queue_bytes: 1Mi, reply_age: 60, reply_bytes: 1048576, result_age: 1m, result_bytes: 1mb, dead_age: 60s, dead_bytes: 1m}}",
-		"executor: {name: '', slots: 0, max_attempts: 1, drain_timeout: 0, data_dir: ''}", "executor: {name: a-b_9, slots: 10000, drain_timeout: -0s}",
+		"executor: {name: '', slots: 0, max_attempts: 1, drain_timeout: 0, data_dir: '', spill_bytes: 0}", "executor: {spill_bytes: 512Mi}", "executor: {name: a-b_9, slots: 10000, drain_timeout: -0s}",
 		"execution: {default_engine: dagger, enable_sandboxing: false, max_execution_time: 0.1, cleanup_temp_files: false, result_inline_bytes: 1Ki, max_output_bytes: 0}",
 		"execution: {local: {enabled: false, path: a, env: {A: 1}, kill_grace: 0}, dagger: {enabled: true, session_timeout: 0, default_image: a, mount_docker_socket: true, resource_limits: {cpu: 1000m, memory: 0}}}",
 		"policy: {inline_contracts: true, shell: true, network: [host], mounts: [/a, '/b:rw'], env_passthrough: [A], privileged: true, docker_socket: true, reply_prefixes: []}",
@@ -137,11 +142,17 @@ var refused = map[string][]string{
 		`{"tool": "a", "reply_to": ""}`, `{"tool": "a", "reply_to": "a b"}`, `{"tool": "a", "reply_to": "a.*"}`, `{"tool": "a", "reply_to": ">"}`, `{"tool": "a", "reply_to": "a..b"}`, `{"tool": "a", "reply_to": ".a"}`, `{"tool": "a", "reply_to": "a."}`, `{"tool": "a", "reply_to": "a\u0000"}`, `{"tool": "a", "reply_to": "a\u007f"}`, `{"tool": "a", "reply_to": "a\u00a0"}`, `{"tool": "a", "reply_to": "` + strings.Repeat("x", 257) + `"}`,
 		`{"tool": "a", "labels": []}`, `{"tool": "a", "labels": {"a": 1}}`, `{"tool": "a", "labels": {"a": "` + strings.Repeat("x", 257) + `"}}`, `{"tool": "a", "labels": {` + manyLabels(17) + `}}`,
 	},
+	"follow": {
+		``, `null`, `[]`, `{}`, `{"id": ""}`, `{"id": null}`, `{"id": 1}`, `{"id": "a.b"}`, `{"id": "a"} {}`, `{"Id": "a"}`, `{"id": "` + strings.Repeat("x", 65) + `"}`,
+		`{"id": "a", "from": -1}`, `{"id": "a", "from": 1.5}`, `{"id": "a", "from": "1"}`, `{"id": "a", "from": null}`, `{"id": "a", "attempt": -1}`, `{"id": "a", "attempt": true}`,
+		`{"id": "a", "snapshot": 1}`, `{"id": "a", "snapshot": null}`, `{"id": "a", "snapshot": "true"}`, `{"id": "a", "skip_output": "no"}`, `{"id": "a", "skipOutput": true}`,
+	},
+	"discover": {`null`, `[]`, `"a"`, ` `, `{"tool": 1}`, `{"tool": null}`, `{"Tool": "a"}`, `{"tools": ["a"]}`, `{"as": ""}`, `{"as": "gemini"}`, `{"as": "OpenAI"}`, `{"as": null}`, `{"as": ["mcp"]}`},
 	"configuration": {
 		"[]", "text", "nats:", "nats: []", "nats: {url: nats://a}", "nats: {urls: []}", "nats: {urls: [1]}", "nats: {urls: [a], url: [b]}", "nat: {}", "nats: {uri: [a]}", "log: {level: INFO}", "log: {level: '7'}", "log: {level: disabled}", "execution: {dagger: {session_timeout: -1}}", "policy: {reply_prefixes: ['']}", "policy: {reply_prefixes: [_INBOX]}", "policy: {reply_prefixes: ['*.']}", "Nats: {}", "nats: {password: 1234}", "nats: {tls: true}",
 		"nats: {subject_prefix: a.b}", "nats: {subject_prefix: 1a}", "nats: {inbox_prefix: ''}", "nats: {inbox_prefix: _INBOX.}", "nats: {replicas: 0}", "nats: {replicas: 6}", "nats: {replicas: three}", "nats: {ack_wait: 0.5}", "nats: {ack_wait: -1s}", "nats: {connect_timeout: 0}",
 		"nats: {streams: {queue_messages: 0}}", "nats: {streams: {queue_bytes: 1024}}", "nats: {streams: {reply_age: 59}}", "nats: {streams: {dead_bytes: 1G}}", "nats: {streams: {result_age: week}}",
-		"executor: {name: a.b}", "executor: {slots: -1}", "executor: {slots: 10001}", "executor: {slots: 1.5}", "executor: {max_attempts: 0}", "executor: {drain_timeout: -1}", "executor: {drain_timeout: -1s}", "executor: {data_dir: [a]}",
+		"executor: {name: a.b}", "executor: {slots: -1}", "executor: {slots: 10001}", "executor: {slots: 1.5}", "executor: {max_attempts: 0}", "executor: {drain_timeout: -1}", "executor: {drain_timeout: -1s}", "executor: {data_dir: [a]}", "executor: {spill_bytes: -1}", "executor: {spill_bytes: 1T}",
 		"execution: {default_engine: docker-sdk}", "execution: {default_engine: ''}", "execution: {enable_sandboxing: 'no'}", "execution: {enable_sandboxing: yes}", "execution: {max_execution_time: 0}", "execution: {result_inline_bytes: 1}", "execution: {result_inline_bytes: 67108865}", "execution: {max_output_bytes: -1}",
 		"execution: {local: {path: ''}}", "execution: {local: {env: {a b: c}}}", "execution: {local: {env: [A=b]}}", "execution: {local: {kill_grace: -1}}", "execution: {dagger: {resource_limits: {cpu: 0}}}", "execution: {dagger: {resource_limits: {memory: 1M}}}", "execution: {docker: {}}",
 		"policy: {network: host}", "policy: {shell: 1}", "policy: {reply_prefixes: [1]}", "tools: {directories: a}", "tools: [a]", "http: {listen: 8088}", "log: {level: loud}", "log: {level: ''}", "log: {format: text}", "log: {level: {a: b}}", "log: ${SCHEMAS_TEST_LEVEL:-warn}", "executor: {slots: '$SCHEMAS_TEST_SLOTS'}",
@@ -195,6 +206,12 @@ var onlyByGo = []struct{ schema, document, why string }{
 	{"request", `{"tool": "a", "reply_to": "a\u200b"}`, "more kinds of invisible characters than a pattern should list"},
 	{"request", `{"tool": "a", "deadline": "0001-01-01T00:00:00Z"}`, "the zero of Go's time, which means that there is none"},
 	{"request", `{"tool": "a", "deadline": "2016-12-31T23:59:60Z"}`, "a leap second, which RFC 3339 has and Go's time does not"},
+	{"follow", `{"id": "a", "id": "b"}`, "a JSON value has no key twice: the last one stays"},
+	{"follow", `{"id": "a", "from": 1.0}`, "1.0 is a whole number for JSON Schema"},
+	{"follow", `{"id": "a", "from": 18446744073709551616}`, "JSON has no largest number; Go's uint64 has"},
+	{"follow", `{"id": "a", "attempt": 9223372036854775808}`, "JSON has no largest number; Go's int has"},
+	{"discover", `{"tool": "a", "tool": "b"}`, "a JSON value has no key twice: the last one stays"},
+	{"discover", `{"tool": "\ud800"}`, "half of a surrogate pair: JSON readers replace it"},
 	{"configuration", "executor: {slots: '${SCHEMAS_TEST_SLOTS}'}", "in quotes a variable stays text; JSON Schema sees no quotes"},
 	{"configuration", "executor:\n  slots: ${SCHEMAS_TEST_NAME}", "what a variable holds"},
 	{"configuration", "executor:\n  slots: ${SCHEMAS_TEST_UNSET}", "that a variable is not set"},
@@ -290,7 +307,7 @@ func agree(name string, text []byte) error {
 		return nil
 	}
 	documents := []any{nil}
-	if trimmed := bytes.TrimSpace(text); name == "request" || bytes.HasPrefix(trimmed, []byte("{")) && json.Valid(text) {
+	if trimmed := bytes.TrimSpace(text); name != "contract" || bytes.HasPrefix(trimmed, []byte("{")) && json.Valid(text) {
 		decoder := json.NewDecoder(bytes.NewReader(text))
 		decoder.UseNumber()
 		if err := decoder.Decode(&documents[0]); err != nil {
@@ -308,21 +325,27 @@ func agree(name string, text []byte) error {
 	}
 	var all []error
 	for _, d := range documents {
-		err := schemas.CheckValue(name, d)
-		if err != nil && schemas.CheckValue(name, tolerated(d)) != nil {
+		err := check.Value(name, d)
+		if err != nil && check.Value(name, tolerated(d)) != nil {
 			all = append(all, err)
 		}
 	}
 	return errors.Join(all...)
 }
 
-// read has the program read a contract or a request.
+// read has the program read a contract, a request or another question.
 func read(name string, text []byte) error {
-	if name == "request" {
-		_, err := contracts.DecodeRequest(text)
-		return err
+	var err error
+	switch name {
+	case "request":
+		_, err = contracts.DecodeRequest(text)
+	case "follow":
+		_, err = contracts.DecodeFollow(text)
+	case "discover":
+		_, err = contracts.DecodeDiscover(text)
+	default:
+		_, err = contracts.ParseContracts("", text)
 	}
-	_, err := contracts.ParseContracts("", text)
 	return err
 }
 
@@ -352,6 +375,22 @@ func FuzzAgreement(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if err := agree("request", text); err != nil {
 			t.Errorf("the program accepts %q, the schema does not: %v", text, err)
+		}
+	})
+}
+
+func FuzzQuestionAgreement(f *testing.F) {
+	seed(f, "follow")
+	seed(f, "discover")
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := agree("follow", text); err != nil {
+			t.Errorf("the program takes %q for a follow, the schema does not: %v", text, err)
+		}
+		if len(text) == 0 {
+			return // asks for everything
+		}
+		if err := agree("discover", text); err != nil {
+			t.Errorf("the program takes %q for a discover, the schema does not: %v", text, err)
 		}
 	})
 }

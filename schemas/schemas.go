@@ -11,8 +11,9 @@
 // Unknown keys are errors in contracts, requests, questions and the configuration, and passed over in all that executors
 // say, so that fleets can be upgraded one instance at a time. Durations are seconds, sizes bytes.
 //
-// Nothing is compiled before the first check. Importing the package costs about 2 ms and 1.7 MB at the start of a process
-// all the same, because the library compiles the schemas of JSON Schema itself in its init.
+// AsyncAPI is the other half: on which subjects which of these documents are, with which headers, and who says them.
+//
+// Importing the package costs nothing. Documents are checked by package check.
 package schemas
 
 import (
@@ -30,6 +31,9 @@ const extension = ".schema.json"
 
 //go:embed *.schema.json
 var files embed.FS
+
+//go:embed asyncapi.yaml
+var asyncAPI string
 
 // Names lists the schemas, sorted: configuration, contract, dead-letter and so on.
 func Names() []string {
@@ -51,3 +55,9 @@ func Text(name string) ([]byte, error) {
 	}
 	return files.ReadFile(name + extension)
 }
+
+// ID is the $id of a schema, by which other documents refer to it. Nothing need be there.
+func ID(name string) string { return base + name + extension }
+
+// AsyncAPI is the AsyncAPI document (3.0, YAML) of all subjects and messages. Its payloads refer to the schemas by $id.
+func AsyncAPI() []byte { return []byte(asyncAPI) }

@@ -21,10 +21,11 @@ import (
 	"github.com/praxis-sdk/executor/configs"
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/schemas"
+	"github.com/praxis-sdk/executor/schemas/check"
 )
 
 func TestNames(t *testing.T) {
-	want := []string{"configuration", "contract", "dead-letter", "discover", "discovery", "event", "follow", "presence", "request", "result"}
+	want := []string{"configuration", "contract", "dead-letter", "declarations", "discover", "discovery", "event", "follow", "presence", "request", "result"}
 	if got := schemas.Names(); !slices.Equal(got, want) {
 		t.Errorf("Names() = %q, want %q", got, want)
 	}
@@ -49,94 +50,18 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s has no title or description", name)
 		}
 		// Each compiles on its own, and refuses what is no document of any kind.
-		if err := schemas.Check(name, []byte(`[]`)); err == nil {
+		if err := check.JSON(name, []byte(`[]`)); err == nil {
 			t.Errorf("%s accepts a list", name)
 		}
 	}
 	for _, name := range []string{"contracts", "contract.schema.json", "../go.mod", ""} {
-		const list = "there are configuration, contract, dead-letter, discover, discovery, event, follow, presence, request, result"
+		const list = "there are configuration, contract, dead-letter, declarations, discover, discovery, event, follow, presence, request, result"
 		if _, err := schemas.Text(name); err == nil || err.Error() != fmt.Sprintf("there is no schema %q; %s", name, list) {
 			t.Errorf("Text(%q): %v", name, err)
 		}
-		if err := schemas.Check(name, []byte(`{}`)); err == nil || !strings.HasSuffix(err.Error(), list) {
+		if err := check.JSON(name, []byte(`{}`)); err == nil || !strings.HasSuffix(err.Error(), list) {
 			t.Errorf("Check(%q): %v", name, err)
 		}
-	}
-}
-
-// TestCheckSays pins what a person reads. A message names the place and what is allowed there.
-func TestCheckSays(t *testing.T) {
-	for _, c := range []struct{ schema, document, want string }{
-		{"request", `{"tool": "a"} x`, "is not JSON: invalid character after top-level value"},
-		{"request", ``, "is not JSON: EOF"},
-		{"request", `[]`, "is a list; it must be a mapping (One ask to run a contract, published to tools.exec.<engine> or asked of tools.run and tools.stream: a tool that the executors know by name, or a contract of its own if the operator's policy allows it)"},
-		{"request", `{}`, "exactly one of tool and contract must be given"},
-		{"request", `{"tool": "a", "version": "1", "contract": {"name": "a", "engine": "local", "engine_spec": {"command": ["a"]}}}`, "exactly one of tool and contract must be given"},
-		{"request", `{"contract": {"name": "a", "engine": "local", "engine_spec": {"command": ["a"]}}, "version": "1"}`, "version belongs to tool, which is missing"},
-		{"request", `{"tool": "a", "arg": {}, "id": "a b"}`, "arg: unknown key; known are args, context, contract, deadline, fallback, id, labels, priority, queue_timeout, reply_to, stdin, stdin_base64, timeout, tool, version\n" +
-			`id: "a b" does not match ^[A-Za-z0-9_-]{1,64}$ (1 to 64 of the characters A-Z a-z 0-9 _ and -; not q and a digit first, as ids begin that executors make)`},
-		{"request", `{"tool": "a", "id": "q7"}`, "id: begins with q and a digit, as ids do that executors make; choose another"},
-		{"request", `{"tool": "a", "priority": "urgent"}`, `priority: must be one of "high", "normal", "low"`},
-		{"request", `{"tool": "a", "timeout": 0}`, `timeout: must be above 0 (Seconds as a number (30, 0.5), or text with units ("1m30s", "500ms"; h, m, s, ms, us, ns), above 0)`},
-		{"request", `{"tool": "a", "timeout": true}`, `timeout: is true or false; it must be a number or text (Seconds as a number (30, 0.5), or text with units ("1m30s", "500ms"; h, m, s, ms, us, ns), above 0)`},
-		{"request", `{"tool": "a", "deadline": "tomorrow"}`, `deadline: "tomorrow" is not a date-time (A time as 2026-01-31T15:04:05Z (RFC 3339, capital T and Z))`},
-		{"request", `{"tool": "a", "fallback": ["docker", "docker"]}`, "fallback: docker is there twice; an engine is tried once\nfallback: has a value twice (0 and 1)"},
-		{"request", `{"tool": "a", "fallback": ["kubernetes"]}`, `fallback[0]: must be one of "local", "docker", "dagger", "docker-sdk", "docker_sdk"`},
-		{"contract", `{"name": "a", "engine": "local"}`, "exactly one of engine_spec and engineSpec must be given"},
-		{"contract", `{"name": "a", "engine": "local", "engine_spec": {"command": "ls -l"}}`, `engine_spec.command: is text; it must be a list (One string is shell text, which takes the local engine and shell: true; else write a list, as ["ls", "-l"])`},
-		{"contract", `{"name": "a", "engine": "local", "engine_spec": {"command": "ls {{args.a}}", "shell": true}}`, "engine_spec.command: holds a placeholder: arguments are never put into shell text; use $ARG_<NAME> in it"},
-		{"contract", `{"name": "a", "engine": "docker", "engine_spec": {"command": ["a"]}}`, "engine_spec: image is missing"},
-		{"contract", `{"name": "a", "engine": "local", "engine_spec": {"command": ["a"], "mounts": {"/a": "b"}}}`, `engine_spec.mounts./a: "b" does not match ^/+[^/:\x00][^:\x00]*(:(ro|rw))?$ (An absolute path below /, and :ro or :rw behind it if wanted, as "/data:ro")`},
-		{"contract", `{"name": "a", "engine": "local", "engine_spec": {"command": ["a"], "env": {"A-B": "x"}}}`, `engine_spec.env: "A-B" is not a key that may be here (Letters, digits and _, no digit first)`},
-		{"contract", `{"name": "a", "engine": "local", "engine_spec": {"command": ["a"]}, "fallback": ["docker", "local"]}`,
-			"fallback[0]: is text; it must be a mapping (The contract's engine_spec does not fit this engine; write {engine: …, engine_spec: …})\n" +
-				"fallback[1]: is text; it must be a mapping (The contract's engine_spec does not fit this engine; write {engine: …, engine_spec: …})\n" +
-				"fallback[1]: is the contract's own engine; an engine is tried once"},
-		{"contract", `{"tools": [{"name": "a", "engine": "local", "engine_spec": {}}]}`, "tools[0].engine_spec: command is missing"},
-		{"configuration", `{"nats": {"replicas": 9, "urls": []}, "log": {"level": "loud"}}`, "log.level: must be one of \"debug\", \"info\", \"warn\", \"error\"\nnats.replicas: must be at most 5\nnats.urls: must not be empty (The servers, as nats://host:4222, tls:// or ws://)"},
-		{"configuration", `{"nats": {"replicas": "three", "ack_wait": 0.5}}`, "nats.ack_wait: must be at least 1 (Seconds as a number (30, 0.5), or text with units (\"1m30s\", \"500ms\"; h, m, s, ms, us, ns), above 0)\nnats.replicas: is text; it must be a whole number"},
-		{"configuration", `{"execution": {"max_output_bytes": "64 megs"}}`, `execution.max_output_bytes: "64 megs" does not match ^[0-9]{1,19}(\.[0-9]{1,19})?( ?(k|m|g|t|kb|mb|gb|tb|Ki|Mi|Gi|Ti|KiB|MiB|GiB|TiB))?$ (Bytes as a whole number (1048576), or text with a unit ("512Mi", "512m"; Ki Mi Gi Ti, KiB …, or k m g t, kb …, all counting in 1024))`},
-		{"event", `{"type": "output"}`, `type: must be one of "accepted", "started", "progress", "running", "fallback", "retry", "finished", "error", "discovery"`},
-		{"event", `{"type": "finished", "id": "a", "attempt": 1, "executor": "e", "time": "2026-01-01T00:00:00Z"}`, "status is missing"},
-		{"event", `{"type": "retry", "id": "a", "attempt": 1, "executor": "e", "time": "2026-01-01T00:00:00Z", "code": "tired", "reason": ""}`, `code: must be one of "invalid_request", "id_conflict", "unknown_tool", "invalid_args", "policy_denied", "unsupported", "queue_full", "engine_unavailable", "image_unavailable", "spawn_failed", "exit_nonzero", "signalled", "oom_killed", "timeout", "output_limit", "cancelled", "expired", "executor_lost", "internal"`},
-		{"result", `{"type": "result", "id": "a", "status": "fine", "stdout_bytes": 0}`, "stderr_bytes is missing\nstatus: must be one of \"succeeded\", \"failed\", \"timed_out\", \"cancelled\", \"rejected\", \"unavailable\", \"expired\", \"lost\", \"unknown\""},
-	} {
-		err := schemas.Check(c.schema, []byte(c.document))
-		if err == nil {
-			t.Errorf("%s %s: accepted", c.schema, c.document)
-			continue
-		}
-		if err.Error() != c.want {
-			t.Errorf("%s %s:\n got %s\nwant %s", c.schema, c.document, err, c.want)
-		}
-		if wd, _ := os.Getwd(); strings.Contains(err.Error(), wd) || strings.Contains(err.Error(), "file:") || strings.Contains(err.Error(), "schema.json") {
-			t.Errorf("%s %s: the message names a file: %s", c.schema, c.document, err)
-		}
-	}
-}
-
-// TestCheckIsBounded: a document can make us neither panic nor say more than fits on a screen.
-func TestCheckIsBounded(t *testing.T) {
-	for _, n := range []string{"1e999999999", "-1e999999999", "1e-999999999", "0e999999999", "1" + strings.Repeat("0", 5000)} {
-		want := n == "1e-999999999"
-		for _, key := range []string{"timeout", "queue_timeout"} {
-			if err := schemas.Check("request", []byte(`{"tool": "a", "`+key+`": `+n+`}`)); (err == nil) != want {
-				t.Errorf("%s %.20s: %v", key, n, err)
-			}
-		}
-		if err := schemas.Check("request", []byte(`{"tool": "a", "args": {"x": `+n+`}}`)); err != nil {
-			t.Errorf("args %.20s: %v", n, err)
-		}
-	}
-	var many strings.Builder
-	for i := range 1000 {
-		fmt.Fprintf(&many, `, "k%d": 1`, i)
-	}
-	if err := schemas.Check("request", []byte(`{"tool": "a"`+many.String()+`}`)); err == nil || strings.Count(err.Error(), "\n") != 19 {
-		t.Errorf("a thousand mistakes: %.200v", err)
-	}
-	if err := schemas.CheckValue("result", func() {}); err == nil {
-		t.Error("a function is a result")
 	}
 }
 
@@ -312,6 +237,7 @@ var shapes = map[reflect.Type][]string{
 	reflect.TypeFor[contracts.Required]():    {"boolean", "string"},
 	reflect.TypeFor[contracts.Fallback]():    {"object", "string"},
 	reflect.TypeFor[contracts.Spec]():        {"object"},
+	reflect.TypeFor[contracts.Declaration](): {"object"},
 }
 
 // sameFields compares a struct with a schema, both ways and all the way down.
@@ -412,7 +338,9 @@ func TestFields(t *testing.T) {
 	sameFields(t, "result", reflect.TypeFor[contracts.Result](), load(t, "result"))
 	sameFields(t, "presence", reflect.TypeFor[contracts.Presence](), load(t, "presence"))
 	sameFields(t, "discovery", reflect.TypeFor[contracts.Discovery](), load(t, "discovery"))
+	sameFields(t, "declarations", reflect.TypeFor[contracts.Declarations](), load(t, "declarations"))
 	sameFields(t, "follow", reflect.TypeFor[contracts.Follow](), load(t, "follow"))
+	sameFields(t, "discover", reflect.TypeFor[contracts.Discover](), load(t, "discover"))
 	sameFields(t, "dead-letter", reflect.TypeFor[contracts.DeadLetter](), load(t, "dead-letter"))
 	sameFields(t, "configuration", reflect.TypeFor[configs.Config](), load(t, "configuration"))
 
@@ -451,6 +379,10 @@ func TestRequired(t *testing.T) {
 		{reflect.TypeFor[contracts.Presence](), load(t, "presence")},
 		{reflect.TypeFor[contracts.EnginePresence](), load(t, "presence", "$defs", "engine")},
 		{reflect.TypeFor[contracts.Discovery](), load(t, "discovery")},
+		{reflect.TypeFor[contracts.Declarations](), load(t, "declarations")},
+		{reflect.TypeFor[contracts.InputSchema](), load(t, "declarations", "$defs", "input_schema")},
+		{reflect.TypeFor[contracts.Follow](), load(t, "follow")},
+		{reflect.TypeFor[contracts.Discover](), load(t, "discover")},
 		{reflect.TypeFor[contracts.DeadLetter](), load(t, "dead-letter")},
 	} {
 		var always []string
@@ -522,6 +454,8 @@ func TestClosedSets(t *testing.T) {
 		{"Engines", contracts.Engines, load(t, "contract", "$defs", "engine")},
 		{"Priorities", contracts.Priorities, load(t, "request", "properties", "priority")},
 		{"Types", contracts.Types, load(t, "contract", "$defs", "parameter_type")},
+		{"Types", contracts.Types[:len(contracts.Types)-1], load(t, "declarations", "$defs", "property", "properties", "type")}, // any is no type there
+		{"Dialects", contracts.Dialects, load(t, "declarations", "$defs", "dialect")},
 		{"ArgsEnv", []contracts.ArgsEnv{contracts.ArgsPrefixed, contracts.ArgsRaw}, load(t, "contract", "$defs", "contract", "properties", "args_env")},
 		{"OnOutputLimit", []string{contracts.OutputDrop, contracts.OutputStop}, load(t, "contract", "$defs", "contract", "properties", "on_output_limit")},
 	} {
@@ -534,7 +468,7 @@ func TestClosedSets(t *testing.T) {
 		ref := one.(map[string]any)["$ref"].(string)
 		branches = append(branches, ref[strings.LastIndexByte(ref, '/')+1:])
 	}
-	if want := append(slices.Clone(eventTypes), "error", "discovery.schema.json"); !slices.Equal(branches, want) {
+	if want := append(slices.Clone(eventTypes), "error", "discovery.schema.json", "declarations.schema.json"); !slices.Equal(branches, want) {
 		t.Errorf("the types of events are %q, the schema has %q", want, branches)
 	}
 	for _, kind := range eventTypes {
@@ -551,6 +485,9 @@ func TestDefaults(t *testing.T) {
 		properties := s.properties()
 		for _, f := range reflect.VisibleFields(v.Type()) {
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if name == "-" {
+				continue // not in files
+			}
 			field, p := v.FieldByIndex(f.Index), properties[name]
 			if f.Type.Kind() == reflect.Struct {
 				if r, ok := p.ref(); ok {
@@ -592,9 +529,9 @@ func TestDefaults(t *testing.T) {
 
 // TestWritten: what Go writes with every field filled in, and with none but those that are always there, is valid.
 func TestWritten(t *testing.T) {
-	check := func(name string, v any) {
+	valid := func(name string, v any) {
 		t.Helper()
-		if err := schemas.CheckValue(name, v); err != nil {
+		if err := check.Value(name, v); err != nil {
 			text, _ := json.Marshal(v)
 			t.Errorf("%s: %v\n%s", name, err, text)
 		}
@@ -603,19 +540,19 @@ func TestWritten(t *testing.T) {
 	for _, status := range contracts.Statuses {
 		r := filled[contracts.Result](t)
 		r.Type, r.Status = contracts.TypeResult, status
-		check("result", r)
-		check("result", contracts.Result{Type: contracts.TypeResult, Status: status}) // refused, and its id could not be read
+		valid("result", r)
+		valid("result", contracts.Result{Type: contracts.TypeResult, Status: status}) // refused, and its id could not be read
 	}
 	for _, code := range contracts.Codes {
 		r := filled[contracts.Result](t)
 		r.Type, r.Error.Code, r.Tried[0].Code = contracts.TypeResult, code, code
-		check("result", r)
-		check("event", map[string]any{"type": "error", "error": r.Error})
+		valid("result", r)
+		valid("event", map[string]any{"type": "error", "error": r.Error})
 	}
 	for _, kind := range eventTypes {
 		e := filled[contracts.Event](t)
 		e.Type = kind
-		check("event", e)
+		valid("event", e)
 	}
 	base := contracts.Event{ID: "a", Executor: "e", Time: now, Digest: digest, ExecSeq: 1}
 	for _, e := range []contracts.Event{
@@ -628,21 +565,24 @@ func TestWritten(t *testing.T) {
 		{Type: contracts.TypeFinished, Status: contracts.Succeeded},
 	} {
 		e.ID, e.Executor, e.Time, e.Digest, e.ExecSeq = base.ID, base.Executor, base.Time, base.Digest, base.ExecSeq
-		check("event", e)
+		valid("event", e)
 		e.Digest = "" // of a request that could not be read
-		check("event", e)
+		valid("event", e)
 	}
-	check("presence", filled[contracts.Presence](t))
-	check("presence", contracts.Presence{Name: "a", Version: "1", Started: now, Engines: map[string]contracts.EnginePresence{}})
+	valid("presence", filled[contracts.Presence](t))
+	valid("presence", contracts.Presence{Name: "a", Version: "1", Started: now, Engines: map[string]contracts.EnginePresence{}})
 	d := filled[contracts.Discovery](t)
 	d.Type = "discovery"
-	check("discovery", d)
-	check("event", d)
-	check("discovery", contracts.Discovery{Type: "discovery", Prefix: "tools"})
-	check("follow", filled[contracts.Follow](t))
-	check("follow", contracts.Follow{ID: "a"})
-	check("dead-letter", filled[contracts.DeadLetter](t))
-	check("dead-letter", contracts.DeadLetter{Engine: "local", Seq: 1, Stored: now, Executor: "e", Time: now, Delivered: 1, Error: contracts.Errorf(contracts.InvalidRequest, "no")})
+	valid("discovery", d)
+	valid("event", d)
+	valid("discovery", contracts.Discovery{Type: "discovery", Prefix: "tools"})
+	valid("discover", contracts.Discover{Tool: "a", As: contracts.DialectOpenAI})
+	valid("discover", contracts.Discover{})
+	valid("declarations", contracts.Declarations{Type: "declarations", As: contracts.DialectMCP, Tools: []contracts.Declaration{}})
+	valid("follow", filled[contracts.Follow](t))
+	valid("follow", contracts.Follow{ID: "a"})
+	valid("dead-letter", filled[contracts.DeadLetter](t))
+	valid("dead-letter", contracts.DeadLetter{Engine: "local", Seq: 1, Stored: now, Executor: "e", Time: now, Delivered: 1, Error: contracts.Errorf(contracts.InvalidRequest, "no")})
 
 	// Contracts and requests go through Go and come out as valid, in both dialects.
 	for name, text := range fullContracts {
@@ -652,15 +592,27 @@ func TestWritten(t *testing.T) {
 		}
 		allSet(t, name, reflect.ValueOf(list[0]).Elem())
 		allSet(t, name+".engine_spec", reflect.ValueOf(list[0].Spec).Elem())
-		check("contract", list[0])
-		check("discovery", contracts.Discovery{Type: "discovery", Prefix: "tools", Tools: list})
+		valid("contract", list[0])
+		valid("discovery", contracts.Discovery{Type: "discovery", Prefix: "tools", Tools: list})
+		for _, dialect := range contracts.Dialects {
+			d, err := contracts.Declare(list, dialect)
+			if err != nil {
+				t.Fatal(err)
+			}
+			valid("declarations", d)
+			valid("event", d)
+			d.As = "other"
+			if check.Value("declarations", d) == nil {
+				t.Errorf("declarations in a dialect that there is not are valid")
+			}
+		}
 		list[0].BaseDir = "" // requests have no files
 		r := contracts.Request{ID: "a1", Contract: list[0], Args: map[string]any{"a": json.Number("1")}, Context: map[string]any{"b": nil}, StdinBase64: []byte{0xff},
 			Timeout: contracts.Seconds(1.5), Deadline: now, QueueTimeout: contracts.Seconds(60), Priority: contracts.PriorityLow, Fallback: []string{"docker"},
 			ReplyTo: "_INBOX.a", Labels: map[string]string{"a": "b"}}
-		check("request", r)
+		valid("request", r)
 		r.Contract, r.Tool, r.Version, r.StdinBase64, r.Stdin = nil, "a", "1.0.0", nil, "x"
-		check("request", r)
+		valid("request", r)
 	}
 }
 
@@ -914,14 +866,14 @@ func example(t *testing.T, where, name string, text []byte) {
 // bySchema checks a text, YAML or JSON, by a schema: each of its documents.
 func bySchema(name string, text []byte) error {
 	if trimmed := bytes.TrimSpace(text); name != "contract" && name != "configuration" || bytes.HasPrefix(trimmed, []byte("{")) && json.Valid(trimmed) {
-		return schemas.Check(name, text)
+		return check.JSON(name, text)
 	}
 	documents, err := contracts.ParseYAML("", text)
 	if err != nil {
 		return err
 	}
 	for _, d := range documents {
-		if err := schemas.CheckValue(name, plain(d, 0)); err != nil {
+		if err := check.Value(name, plain(d, 0)); err != nil {
 			return err
 		}
 	}
@@ -932,11 +884,8 @@ func bySchema(name string, text []byte) error {
 func byGo(t *testing.T, name string, text []byte) error {
 	strict := func(into any) error { return json.Unmarshal(text, into) }
 	switch name {
-	case "contract", "request":
+	case "contract", "request", "follow", "discover":
 		return read(name, text)
-	case "follow":
-		_, err := contracts.DecodeFollow(text)
-		return err
 	case "configuration":
 		file := filepath.Join(t.TempDir(), "executor.yaml")
 		if err := os.WriteFile(file, text, 0o600); err != nil {
@@ -952,6 +901,8 @@ func byGo(t *testing.T, name string, text []byte) error {
 		return strict(&contracts.Presence{})
 	case "discovery":
 		return strict(&contracts.Discovery{})
+	case "declarations":
+		return strict(&contracts.Declarations{})
 	case "dead-letter":
 		return strict(&contracts.DeadLetter{})
 	}

@@ -172,7 +172,9 @@ func readToken(file string) (string, error) {
 func announce(data, url string) (func(), error) {
 	files := []string{filepath.Join(data, devURL)}
 	if known := filepath.Join(configs.DefaultDataDir(false), devURL); known != files[0] {
-		if _, err := os.Stat(known); errors.Is(err, fs.ErrNotExist) && os.MkdirAll(filepath.Dir(known), 0o700) == nil {
+		// Unless that of another dev which runs is there.
+		if unlock, err := lockData(filepath.Dir(known)); err == nil {
+			defer unlock()
 			files = append(files, known)
 		}
 	}

@@ -104,16 +104,29 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		Short:         "Run tools for AI agents over NATS",
 		Long:          "executor takes tool requests from NATS JetStream, runs each tool on an engine, streams its output and stores one result.",
 		SilenceErrors: true, SilenceUsage: true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		Args:              unknownCommand,
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args: unknownCommand,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage("%s%s", err, flagHint(c, err)) })
-	root.AddCommand(p.devCommand(), p.serveCommand(), p.runCommand(), p.validateCommand(), p.versionCommand())
+	for _, group := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"use", "Run tools:", []*cobra.Command{p.runCommand(), p.submitCommand(), p.logsCommand(), p.resultCommand(), p.cancelCommand(), p.toolsCommand()}},
+		{"serve", "Run executors:", []*cobra.Command{p.devCommand(), p.serveCommand(), p.psCommand(), p.doctorCommand(), p.provisionCommand(), p.healthcheckCommand()}},
+		{"write", "Write contracts and clients:", []*cobra.Command{p.validateCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
+		for _, c := range group.commands {
+			c.GroupID = group.id
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(p.versionCommand())
 	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK

@@ -30,15 +30,28 @@ import (
 
 // engineTable is where a new engine is one line. Each is built only if the configuration enables it; an error means that
 // this instance cannot serve it.
-var engineTable = []struct {
-	name    string
-	enabled func(configs.Config) bool
-	build   func(config configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error)
-}{
+var engineTable = []engineEntry{
 	{contracts.EngineLocal, func(c configs.Config) bool { return c.Execution.Local.Enabled },
 		func(c configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error) {
 			return local.New(c.LocalEngine(dataDir), log)
 		}},
+}
+
+type engineEntry struct {
+	name    string
+	enabled func(configs.Config) bool
+	build   func(config configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error)
+}
+
+// enabledEngines are those that a configuration enables.
+func enabledEngines(config configs.Config) []string {
+	var names []string
+	for _, e := range engineTable {
+		if e.enabled(config) {
+			names = append(names, e.name)
+		}
+	}
+	return names
 }
 
 // service is one running instance.
@@ -91,6 +104,9 @@ func newService(ctx context.Context, config configs.Config, dataDir string, comp
 	var err error
 	if s.bus, err = bus.Connect(ctx, config.NATS, s.name, log); err != nil {
 		return nil, err
+	}
+	if err := s.bus.SpillTo(dataDir, int64(config.Executor.SpillBytes)); err != nil {
+		log.Warn().Err(err).Msg("while NATS is away, tools will wait on their write: output cannot be kept on disk (executor.data_dir)")
 	}
 	names := s.engineNames()
 	if err := s.bus.Declare(ctx, names); err != nil {
@@ -168,7 +184,13 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 	parts.Go(func() { presence.Announce(background) })
 	parts.Go(func() { s.core.Keep(background) })
 	door, err := s.bus.OpenFrontDoor(bus.Desk{
-		Admit:   s.core.Admit,
+		Admit: func(ctx context.Context, request *contracts.Request, named string) (string, error) {
+			engine, err := s.core.Admit(request, named)
+			if err != nil {
+				return engine, err
+			}
+			return engine, s.served(ctx, engine, presence)
+		},
 		ReplyTo: func(subject string) error { return s.config.Policy.CheckReplyTo(subject, s.config.NATS.InboxPrefix) },
 		Discover: func(ctx context.Context) (contracts.Discovery, error) {
 			return s.discover(ctx, presence)
@@ -178,7 +200,10 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 		return err
 	}
 	parts.Go(func() {
-		<-ctx.Done()
+		select {
+		case <-ctx.Done():
+		case <-background.Done(): // it did not come to taking requests
+		}
 		s.drain()
 		door.Close()
 		timer := time.NewTimer(time.Duration(s.config.Executor.DrainTimeout))
@@ -253,6 +278,22 @@ func (s *service) presence() contracts.Presence {
 		p.Engines[name] = state
 	}
 	return p
+}
+
+// served is nil where some instance serves an engine, or where that cannot be told now.
+func (s *service) served(ctx context.Context, engine string, presence *bus.Presence) error {
+	if _, here := s.engines[engine]; here && !s.isDraining() {
+		return nil
+	}
+	d, err := s.discover(ctx, presence)
+	if err != nil || slices.Contains(d.Engines, engine) {
+		return nil //nolint:nilerr // it waits in its queue then, as it would have
+	}
+	there := "no engine is served now"
+	if len(d.Engines) > 0 {
+		there = "served are " + strings.Join(d.Engines, ", ")
+	}
+	return contracts.Errorf(contracts.EngineUnavailable, "no executor serves the engine %s; %s", engine, there)
 }
 
 func (s *service) discover(ctx context.Context, presence *bus.Presence) (contracts.Discovery, error) {

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -188,3 +190,12 @@ func result(b *Bus, id string, attempt int) *contracts.Result {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+// next returns the first message of the reply stream at or after seq, nil where there is none.
+func (b *Bus) next(ctx context.Context, subject string, seq uint64) (*jetstream.RawStreamMsg, error) {
+	msg, err := b.streams.reply.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	return msg, err
+}

@@ -11,6 +11,10 @@ type Config struct {
 	// URLs of the servers, as nats://host:4222, tls:// or ws://.
 	URLs []string `json:"urls"`
 
+	// Context is a context of the nats CLI, by name or as the absolute path of its file; it says server and credentials
+	// instead of the keys above and below. For commands, which take it as --context.
+	Context string `json:"-"`
+
 	// One way to say who we are; all empty: none.
 	Creds    string `json:"creds"` // file with a user JWT and its key
 	NKey     string `json:"nkey"`  // file with an nkey seed
@@ -69,9 +73,6 @@ func hours(n int) contracts.Duration { return contracts.Duration(n) * contracts.
 
 // Limits that no configuration changes.
 const (
-	// headroom is what a stored request leaves free below the server's max_payload, so that it can be republished with
-	// more headers.
-	headroom = 32 << 10
 	// cancelAge is how long an ask to stop is remembered.
 	cancelAge   = 24 * time.Hour
 	cancelBytes = 64 << 20

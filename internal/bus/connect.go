@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	"github.com/synadia-io/orbit.go/natscontext"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
@@ -27,6 +29,7 @@ type Bus struct {
 	streams  streams
 	leases   *leases
 	denied   denials
+	spill    *spill // nil: nothing is kept on disk
 
 	mu          sync.Mutex
 	reconnected []func()
@@ -52,17 +55,21 @@ func Connect(ctx context.Context, config Config, name string, log zerolog.Logger
 		nats.ReconnectJitter(500*time.Millisecond, time.Second),
 		nats.IgnoreAuthErrorAbort(),
 		nats.PingInterval(20*time.Second),
+		// A server that takes nothing for that long, as behind a cable that was pulled, is away. Until then every
+		// publish waits.
+		nats.FlusherTimeout(2*patience),
 		// Nothing is buffered for a server that is away: what must not be lost is kept by the journal, which knows
 		// what was stored and in which order.
 		nats.ReconnectBufSize(-1),
 		nats.ErrorHandler(b.asyncError),
+		nats.PermissionErrOnSubscribe(true),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				log.Warn().Err(err).Msg("connection to NATS lost; trying again until it is back")
 			}
 		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) {
-			log.Info().Str("server", nc.ConnectedUrlRedacted()).Msg("connected to NATS again")
+		nats.ReconnectHandler(func(*nats.Conn) {
+			log.Info().Str("server", b.URL()).Msg("connected to NATS again")
 			b.mu.Lock()
 			calls := b.reconnected
 			b.mu.Unlock()
@@ -85,22 +92,30 @@ func Connect(ctx context.Context, config Config, name string, log zerolog.Logger
 
 // dial tries until there is a connection, the wait is over, or the answer is a refusal that waiting does not mend.
 func dial(ctx context.Context, config Config, options []nats.Option, log zerolog.Logger) (*nats.Conn, error) {
-	urls := strings.Join(config.URLs, ",")
+	where := redact(config.URLs)
+	connect := func() (*nats.Conn, error) { return nats.Connect(strings.Join(config.URLs, ","), options...) }
+	if config.Context != "" {
+		where = "the context " + strconv.Quote(config.Context)
+		connect = func() (*nats.Conn, error) {
+			nc, _, err := natscontext.Connect(config.Context, options...)
+			return nc, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(config.ConnectWait))
 	defer cancel()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		nc, err := nats.Connect(urls, options...)
+		nc, err := connect()
 		if err == nil {
 			return nc, nil
 		}
 		if fatal := explainConnect(err); fatal != nil {
-			return nil, fmt.Errorf("connect to NATS at %s: %w", redact(config.URLs), fatal)
+			return nil, fmt.Errorf("connect to NATS at %s: %w", where, fatal)
 		}
 		log.Debug().Err(err).Msg("NATS cannot be reached yet")
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("connect to NATS at %s: %w; is a server running there? (nats.urls, or --server)", redact(config.URLs), err)
+			return nil, fmt.Errorf("connect to NATS at %s: %w; is a server running there? (nats.urls, or --server)", where, err)
 		}
 	}
 }
@@ -113,6 +128,8 @@ func explainConnect(err error) error {
 		return fmt.Errorf("%w: the server does not accept these credentials (nats.creds, nkey, user, token, or a token in the URL)", err)
 	case errors.Is(err, nats.ErrSecureConnRequired) || errors.Is(err, nats.ErrSecureConnWanted) || strings.Contains(text, "x509:") || strings.Contains(text, "tls:"):
 		return fmt.Errorf("%w: look at nats.tls and the scheme of the URL (tls:// or nats://)", err)
+	case strings.HasPrefix(text, "unknown context") || strings.HasPrefix(text, "invalid context"):
+		return fmt.Errorf("%w; `nats context ls` lists those there are", err)
 	case strings.Contains(text, "parse ") || errors.Is(err, nats.ErrInvalidArg):
 		return fmt.Errorf("%w: a URL is nats://host:4222", err)
 	}
@@ -191,6 +208,15 @@ func (b *Bus) Subjects() contracts.Subjects { return b.subjects }
 
 // Connected reports whether there is a connection now.
 func (b *Bus) Connected() bool { return b.nc.IsConnected() }
+
+// Server is the version of the server and how long it takes to answer.
+func (b *Bus) Server() (version string, away time.Duration, err error) {
+	away, err = b.nc.RTT()
+	return b.nc.ConnectedServerVersion(), away, err
+}
+
+// URL is the server that this instance is connected to, without credentials: a token too, which nats.go leaves in.
+func (b *Bus) URL() string { return redact([]string{b.nc.ConnectedUrl()}) }
 
 // MaxPayload is the largest message that the server takes, in bytes with headers.
 func (b *Bus) MaxPayload() int64 { return b.nc.MaxPayload() }

@@ -93,7 +93,7 @@ type queue struct {
 func (l *loop) open(ctx context.Context) error {
 	var queues []queue
 	for _, priority := range contracts.Priorities {
-		consumer, err := l.bus.ensureConsumer(ctx, l.engine, priority, false)
+		consumer, err := l.bus.ensureConsumer(ctx, l.engine, priority, mend, &Declared{})
 		if err != nil {
 			return err
 		}

@@ -22,17 +22,18 @@ func encode(v any) ([]byte, error) {
 }
 
 // copy sends what was said about a run to the reply_to of its request: a core publish, and lost where nobody listens or
-// the connection is away. What is stored is the truth.
-func (b *Bus) copy(to contracts.Copies, msg *nats.Msg) {
-	if to.Subject != "" {
-		b.nc.PublishMsg(&nats.Msg{Subject: to.Subject, Header: msg.Header, Data: msg.Data})
+// the connection is away. What is stored is the truth. An error means that it was not even sent.
+func (b *Bus) copy(to contracts.Copies, msg *nats.Msg) error {
+	if to.Subject == "" {
+		return nil
 	}
+	return b.nc.PublishMsg(&nats.Msg{Subject: to.Subject, Header: msg.Header, Data: msg.Data})
 }
 
 // CopyEvent sends an event to reply_to, if that takes events.
 func (b *Bus) CopyEvent(to contracts.Copies, event contracts.Event) {
 	if to.Subject != "" && to.Reply != contracts.ReplyResult {
-		b.copy(to, b.eventMessage(to.Subject, event, to.Trace))
+		_ = b.copy(to, b.eventMessage(to.Subject, event, to.Trace))
 	}
 }
 
@@ -49,7 +50,7 @@ func (b *Bus) CopyResult(to contracts.Copies, result *contracts.Result) {
 	msg := b.message(to.Subject, contracts.TypeResult, result.ID, result.Attempt, result.Executor, to.Trace)
 	msg.Data = data
 	setServiceError(msg, result)
-	b.copy(to, msg)
+	_ = b.copy(to, msg)
 	if to.Reply != contracts.ReplyResult {
 		b.nc.Publish(to.Subject, nil)
 	}

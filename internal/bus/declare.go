@@ -33,23 +33,56 @@ const (
 	bucketContracts = "CONTRACTS"
 )
 
+// Declared is what Declare, Provision or Inspect found or did about one stream, bucket or consumer.
+type Declared struct {
+	Kind string `json:"kind"` // stream, bucket, consumer
+	Name string `json:"name"`
+	Did  string `json:"did"`            // one of the constants below
+	What string `json:"what,omitempty"` // the settings that differ, as "max_age is 1h0m0s, configured is 24h0m0s"
+}
+
+// What was found or done.
+const (
+	DidNothing = "ok"      // it is as it is to be
+	DidMake    = "made"    // it was missing
+	DidUpdate  = "updated" // it had other settings; by Provision
+	DidMiss    = "missing" // by Inspect
+	DidDiffer  = "differs" // it has other settings and works with them; Provision would change them
+)
+
+// mode is what may be done about what is not as configured.
+type mode int
+
+const (
+	look   mode = iota // nothing
+	mend               // make what is missing
+	update             // and change what is different
+)
+
 // Declare makes the streams, buckets and consumers that are missing and checks those that are there. It changes
 // nothing that exists, so that executors of two versions do not fight; Provision does.
 func (b *Bus) Declare(ctx context.Context, engines []string) error {
-	return b.declare(ctx, engines, false)
+	_, err := b.declare(ctx, engines, mend)
+	return err
 }
 
-// Provision makes what is missing and brings what exists to the present configuration.
-func (b *Bus) Provision(ctx context.Context, engines []string) error {
-	return b.declare(ctx, engines, true)
+// Provision makes what is missing and brings what exists to the present configuration. Also with an error it returns what
+// was done before.
+func (b *Bus) Provision(ctx context.Context, engines []string) ([]Declared, error) {
+	return b.declare(ctx, engines, update)
 }
 
-func (b *Bus) declare(ctx context.Context, engines []string, update bool) error {
+// Inspect only looks.
+func (b *Bus) Inspect(ctx context.Context, engines []string) ([]Declared, error) {
+	return b.declare(ctx, engines, look)
+}
+
+func (b *Bus) declare(ctx context.Context, engines []string, may mode) (list []Declared, err error) {
 	if _, err := b.js.AccountInfo(ctx); err != nil {
 		if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) || errors.Is(err, nats.ErrNoResponders) {
-			return b.explain(fmt.Errorf("NATS at %s has no JetStream: start nats-server with -js, or enable it for this account (%w)", b.nc.ConnectedUrlRedacted(), err))
+			return nil, b.explain(fmt.Errorf("NATS at %s has no JetStream: start nats-server with -js, or enable it for this account (%w)", b.URL(), err))
 		}
-		return b.explain(fmt.Errorf("ask NATS about JetStream: %w", err))
+		return nil, b.explain(fmt.Errorf("ask NATS about JetStream: %w", err))
 	}
 	for _, one := range []struct {
 		config jetstream.StreamConfig
@@ -61,28 +94,38 @@ func (b *Bus) declare(ctx context.Context, engines []string, update bool) error 
 		{b.cancelStream(), &b.streams.cancel},
 		{b.stream(streamDead, b.config.Streams.DeadAge, b.config.Streams.DeadBytes), &b.streams.dead},
 	} {
-		stream, err := b.ensureStream(ctx, one.config, update)
-		if err != nil {
-			return b.explain(fmt.Errorf("stream %s: %w", one.config.Name, err))
+		d := Declared{Kind: "stream", Name: one.config.Name}
+		if *one.into, err = b.ensureStream(ctx, one.config, may, &d); err != nil {
+			return list, b.explain(fmt.Errorf("stream %s: %w", d.Name, err))
 		}
-		*one.into = stream
+		list = append(list, d)
 	}
-	b.streams.created = b.streams.exec.CachedInfo().Created
-	var err error
-	if b.streams.executors, err = b.ensureBucket(ctx, jetstream.KeyValueConfig{
-		Bucket: b.subjects.Name(bucketExecutors), Description: "who is there and what they serve", Storage: jetstream.MemoryStorage,
-		TTL: crowdFactor * presenceTTL, LimitMarkerTTL: presenceTTL, Replicas: b.config.Replicas,
-	}); err != nil {
-		return b.explain(fmt.Errorf("bucket %s: %w", b.subjects.Name(bucketExecutors), err))
+	if b.streams.exec != nil {
+		b.streams.created = b.streams.exec.CachedInfo().Created
 	}
+	d := Declared{Kind: "bucket", Name: b.subjects.Name(bucketExecutors)}
+	if b.streams.executors, err = b.ensureBucket(ctx, b.executorsBucket(), may, &d); err != nil {
+		return list, b.explain(fmt.Errorf("bucket %s: %w", d.Name, err))
+	}
+	list = append(list, d)
 	for _, engine := range engines {
 		for _, priority := range contracts.Priorities {
-			if _, err := b.ensureConsumer(ctx, engine, priority, update); err != nil {
-				return b.explain(fmt.Errorf("consumer %s of stream %s: %w", b.subjects.Consumer(engine, priority), b.subjects.Name(streamExec), err))
+			d := Declared{Kind: "consumer", Name: b.subjects.Consumer(engine, priority)}
+			if _, err := b.ensureConsumer(ctx, engine, priority, may, &d); err != nil {
+				return list, b.explain(fmt.Errorf("consumer %s of stream %s: %w", d.Name, b.subjects.Name(streamExec), err))
 			}
+			list = append(list, d)
 		}
 	}
-	return nil
+	return list, nil
+}
+
+// executorsBucket holds presence. In memory: what it says is older than it may be after any restart.
+func (b *Bus) executorsBucket() jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket: b.subjects.Name(bucketExecutors), Description: "who is there and what they serve", Storage: jetstream.MemoryStorage,
+		TTL: crowdFactor * presenceTTL, LimitMarkerTTL: presenceTTL, Replicas: b.config.Replicas,
+	}
 }
 
 // execStream is the queue of requests. A full queue refuses new ones, so that their publishers know.
@@ -99,7 +142,7 @@ func (b *Bus) execStream() jetstream.StreamConfig {
 }
 
 // maxRequest is the largest request that is stored, in bytes with headers.
-func (b *Bus) maxRequest() int64 { return max(b.nc.MaxPayload()-headroom, b.nc.MaxPayload()/2) }
+func (b *Bus) maxRequest() int64 { return contracts.MaxRequest(b.nc.MaxPayload()) }
 
 // stream is one that keeps what it is told for a time, and forgets the oldest first when it is full.
 func (b *Bus) stream(suffix string, age contracts.Duration, bytes contracts.Size, leaves ...string) jetstream.StreamConfig {
@@ -129,12 +172,17 @@ func (b *Bus) cancelStream() jetstream.StreamConfig {
 	return c
 }
 
-func (b *Bus) ensureStream(ctx context.Context, config jetstream.StreamConfig, update bool) (jetstream.Stream, error) {
+func (b *Bus) ensureStream(ctx context.Context, config jetstream.StreamConfig, may mode, d *Declared) (jetstream.Stream, error) {
 	stream, err := b.js.Stream(ctx, config.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if may == look {
+			d.Did = DidMiss
+			return nil, nil
+		}
 		stream, err = b.js.CreateStream(ctx, config)
 		if err == nil {
 			b.log.Info().Str("stream", config.Name).Msg("made a stream")
+			d.Did = DidMake
 			return stream, nil
 		}
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another instance was faster
@@ -151,15 +199,52 @@ func (b *Bus) ensureStream(ctx context.Context, config jetstream.StreamConfig, u
 		return nil, fmt.Errorf("exists, but it is not ours: it has the subjects %s where %s are needed; give this fleet another nats.subject_prefix, or remove that stream",
 			strings.Join(is.Subjects, ", "), strings.Join(want, ", "))
 	}
-	if !is.AllowDirect {
+	if !is.AllowDirect && may != update {
 		return nil, errors.New("exists without allow_direct, which reading results needs; run `executor provision`")
 	}
-	if update {
+	d.differ(streamSettings(is), streamSettings(config))
+	if may == update && d.Did == DidDiffer {
 		if stream, err = b.js.UpdateStream(ctx, config); err != nil {
 			return nil, advise(err)
 		}
+		d.Did = DidUpdate
 	}
 	return stream, nil
+}
+
+// setting is one that an operator can change. The server says -1 for no limit where we say 0.
+type setting struct {
+	name  string
+	value any
+}
+
+func streamSettings(c jetstream.StreamConfig) []setting {
+	return []setting{
+		{"max_age", c.MaxAge}, {"max_bytes", max(0, c.MaxBytes)}, {"max_msgs_per_subject", max(0, c.MaxMsgsPerSubject)}, {"max_msg_size", max(0, c.MaxMsgSize)},
+		{"replicas", c.Replicas}, {"duplicate_window", c.Duplicates}, {"discard", c.Discard}, {"allow_direct", c.AllowDirect},
+		{"republish", republish(c.RePublish)},
+	}
+}
+
+func republish(r *jetstream.RePublish) string {
+	if r == nil {
+		return "none"
+	}
+	return r.Source + " to " + r.Destination
+}
+
+// differ notes which settings differ.
+func (d *Declared) differ(is, want []setting) {
+	var differ []string
+	for i := range is {
+		if is[i].value != want[i].value {
+			differ = append(differ, fmt.Sprintf("%s is %v, configured is %v", is[i].name, is[i].value, want[i].value))
+		}
+	}
+	d.Did, d.What = DidNothing, strings.Join(differ, "; ")
+	if len(differ) > 0 {
+		d.Did = DidDiffer
+	}
 }
 
 // advise adds what to do to errors of the server that an operator can mend.
@@ -179,10 +264,18 @@ func advise(err error) error {
 	return err
 }
 
-func (b *Bus) ensureBucket(ctx context.Context, config jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+func (b *Bus) ensureBucket(ctx context.Context, config jetstream.KeyValueConfig, may mode, d *Declared) (jetstream.KeyValue, error) {
 	bucket, err := b.js.KeyValue(ctx, config.Bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		if may == look {
+			d.Did = DidMiss
+			return nil, nil
+		}
+		d.Did = DidMake
 		bucket, err = b.js.CreateKeyValue(ctx, config)
+		if err == nil {
+			return bucket, nil
+		}
 		if errors.Is(err, jetstream.ErrBucketExists) || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			bucket, err = b.js.KeyValue(ctx, config.Bucket)
 		}
@@ -190,22 +283,44 @@ func (b *Bus) ensureBucket(ctx context.Context, config jetstream.KeyValueConfig)
 	if err != nil {
 		return nil, advise(err)
 	}
+	status, err := bucket.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	is := status.Config()
+	d.differ([]setting{{"ttl", is.TTL}, {"limit_marker_ttl", is.LimitMarkerTTL}, {"replicas", is.Replicas}},
+		[]setting{{"ttl", config.TTL}, {"limit_marker_ttl", config.LimitMarkerTTL}, {"replicas", config.Replicas}})
+	if may == update && d.Did == DidDiffer {
+		if bucket, err = b.js.UpdateKeyValue(ctx, config); err != nil {
+			return nil, advise(err)
+		}
+		d.Did = DidUpdate
+	}
 	return bucket, nil
 }
 
 // ensureConsumer returns the consumer that all instances share for one queue.
-func (b *Bus) ensureConsumer(ctx context.Context, engine, priority string, update bool) (jetstream.Consumer, error) {
+func (b *Bus) ensureConsumer(ctx context.Context, engine, priority string, may mode, d *Declared) (jetstream.Consumer, error) {
 	config := jetstream.ConsumerConfig{
 		Durable: b.subjects.Consumer(engine, priority), FilterSubject: b.subjects.Exec(engine, priority),
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Duration(b.config.AckWait),
 		MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 4096, DeliverPolicy: jetstream.DeliverAllPolicy,
 	}
-	if update {
-		return b.streams.exec.CreateOrUpdateConsumer(ctx, config)
+	if b.streams.exec == nil { // an inspection found none
+		d.Did = DidMiss
+		return nil, nil
 	}
 	consumer, err := b.streams.exec.Consumer(ctx, config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		if may == look {
+			d.Did = DidMiss
+			return nil, nil
+		}
+		d.Did = DidMake
 		consumer, err = b.streams.exec.CreateConsumer(ctx, config)
+		if err == nil {
+			return consumer, nil
+		}
 		if errors.Is(err, jetstream.ErrConsumerExists) || errors.Is(err, jetstream.ErrConsumerNameAlreadyInUse) {
 			consumer, err = b.streams.exec.Consumer(ctx, config.Durable)
 		}
@@ -213,8 +328,19 @@ func (b *Bus) ensureConsumer(ctx context.Context, engine, priority string, updat
 	if err != nil {
 		return nil, err
 	}
-	if is := consumer.CachedInfo().Config; is.FilterSubject != config.FilterSubject || is.AckPolicy != config.AckPolicy {
+	is := consumer.CachedInfo().Config
+	if may != update && (is.FilterSubject != config.FilterSubject || is.AckPolicy != config.AckPolicy) {
 		return nil, fmt.Errorf("exists, but it is not ours: it reads %q where %q is needed; remove it, or run `executor provision`", is.FilterSubject, config.FilterSubject)
+	}
+	settings := func(c jetstream.ConsumerConfig) []setting {
+		return []setting{{"filter_subject", c.FilterSubject}, {"ack_wait", c.AckWait}, {"max_deliver", c.MaxDeliver}, {"max_ack_pending", c.MaxAckPending}}
+	}
+	d.differ(settings(is), settings(config))
+	if may == update && d.Did == DidDiffer {
+		if consumer, err = b.streams.exec.UpdateConsumer(ctx, config); err != nil {
+			return nil, err
+		}
+		d.Did = DidUpdate
 	}
 	return consumer, nil
 }

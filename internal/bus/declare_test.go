@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ func TestDeclareMakesWhatTheDesignNames(t *testing.T) {
 	for name, check := range map[string]func(jetstream.StreamConfig) bool{
 		"TOOLS_EXEC": func(c jetstream.StreamConfig) bool {
 			return c.Retention == jetstream.WorkQueuePolicy && c.Discard == jetstream.DiscardNew && c.DiscardNewPerSubject && c.RePublish != nil && c.RePublish.HeadersOnly &&
-				strings.Join(c.Subjects, " ") == "tools.exec.* tools.exec.*.high tools.exec.*.low" && c.MaxMsgSize == 1<<20-headroom
+				strings.Join(c.Subjects, " ") == "tools.exec.* tools.exec.*.high tools.exec.*.low" && int64(c.MaxMsgSize) == contracts.MaxRequest(1<<20)
 		},
 		"TOOLS_REPLY": func(c jetstream.StreamConfig) bool {
 			return strings.Join(c.Subjects, " ") == "tools.reply.*.status tools.reply.*.output" && c.AllowDirect && c.Discard == jetstream.DiscardOld
@@ -69,11 +70,62 @@ func TestDeclareChangesNothing(t *testing.T) {
 	if size() != 64<<20 {
 		t.Fatalf("declare changed a stream: %d", size())
 	}
-	if err := other.Provision(t.Context(), []string{contracts.EngineLocal}); err != nil {
+	if _, err := other.Provision(t.Context(), []string{contracts.EngineLocal}); err != nil {
 		t.Fatal(err)
 	}
 	if size() != 32<<20 {
 		t.Errorf("provision did not change the stream: %d", size())
+	}
+}
+
+// Inspect changes nothing and tells what Provision would do; a second Provision has nothing to do.
+func TestInspectAndProvision(t *testing.T) {
+	s := startServer(t)
+	c := testConfig(s.URL())
+	engines := []string{contracts.EngineLocal}
+	first, err := Connect(t.Context(), c, "first", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	count := func(list []Declared, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]int{}
+		for _, d := range list {
+			found[d.Did]++
+		}
+		return fmt.Sprint(found)
+	}
+	if got := count(first.Inspect(t.Context(), engines)); got != "map[missing:9]" {
+		t.Errorf("before: %s", got)
+	}
+	if got := count(first.Provision(t.Context(), engines)); got != "map[made:9]" {
+		t.Errorf("the first provision: %s", got)
+	}
+	if got := count(first.Provision(t.Context(), engines)); got != "map[ok:9]" {
+		t.Errorf("a second provision: %s", got)
+	}
+	c.Streams.ResultAge, c.AckWait = contracts.Seconds(3600), contracts.Seconds(7)
+	other, err := Connect(t.Context(), c, "other", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	list, err := other.Inspect(t.Context(), engines)
+	if got := count(list, err); got != "map[differs:4 ok:5]" {
+		t.Errorf("with another configuration: %s", got)
+	}
+	if list[2].Name != "TOOLS_RESULT" || !strings.Contains(list[2].What, "max_age is ") || !strings.HasSuffix(list[2].What, "configured is 1h0m0s") {
+		t.Errorf("%+v", list[2])
+	}
+	if got := count(other.Provision(t.Context(), engines)); got != "map[ok:5 updated:4]" {
+		t.Errorf("provision with another configuration: %s", got)
+	}
+	if got := count(other.Inspect(t.Context(), engines)); got != "map[ok:9]" {
+		t.Errorf("after: %s", got)
 	}
 }
 

@@ -7,6 +7,7 @@
 //	lease.go     the right to a request, kept alive while it is handled
 //	record.go    what is stored about a run: read, claim, result, dead letter
 //	journal.go   events and output of an attempt: published in order, kept until stored
+//	spill.go     what of that is kept on disk while NATS is away; spillrecord.go: as which bytes
 //	copies.go    what goes to reply_to
 //	cancel.go    the asks to stop a run
 //	presence.go  who is there, and what they serve

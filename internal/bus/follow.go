@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
+	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
@@ -26,7 +28,7 @@ func (f *FrontDoor) follow(r micro.Request) {
 		f.fail(r, contracts.Errorf(contracts.EngineUnavailable, "this executor has %d followers, as many as it takes; ask again", frontDoorFollows))
 		return
 	}
-	f.busy.Go(func() {
+	f.enter(func() {
 		defer func() { <-f.follows }()
 		question, err := contracts.DecodeFollow(r.Data())
 		if err != nil {
@@ -49,6 +51,7 @@ type follower struct {
 	wake     chan struct{}
 	gone     atomic.Bool // nobody listens any more
 	attempt  int         // the last one that is known
+	ahead    []*jetstream.RawStreamMsg
 }
 
 const (
@@ -57,8 +60,11 @@ const (
 )
 
 func (f *follower) follow(ctx context.Context) error {
-	subject := f.bus.subjects.Reply(f.question.ID)
-	live, err := f.bus.nc.Subscribe(subject+".*", func(*nats.Msg) { f.signal() })
+	subject := f.bus.subjects.Reply(f.question.ID) + ".*"
+	if f.question.SkipOutput {
+		subject = f.bus.subjects.Status(f.question.ID)
+	}
+	live, err := f.bus.nc.Subscribe(subject, func(*nats.Msg) { f.signal() })
 	if err != nil {
 		return err
 	}
@@ -83,7 +89,7 @@ func (f *follower) follow(ctx context.Context) error {
 
 	next, said := uint64(1), time.Now()
 	for {
-		msg, err := f.bus.next(ctx, subject+".*", next)
+		msg, err := f.next(ctx, subject, next)
 		switch {
 		case err != nil && (ctx.Err() != nil || !transient(err)):
 			return f.bus.explain(err)
@@ -93,8 +99,15 @@ func (f *follower) follow(ctx context.Context) error {
 			}
 			continue
 		case msg != nil:
-			next = msg.Sequence + 1
-			if f.forward(msg) {
+			sent, err := f.forward(msg)
+			if err != nil { // the connection is away; once it is back the same message is sent
+				f.ahead = nil
+				if err := f.bus.pause(ctx); err != nil {
+					return err
+				}
+				continue
+			}
+			if next = msg.Sequence + 1; sent {
 				said = time.Now()
 			}
 			if msg.Header.Get(contracts.HeaderType) != contracts.TypeFinished {
@@ -104,11 +117,16 @@ func (f *follower) follow(ctx context.Context) error {
 		// At the end of what is stored: is it the end of the run?
 		result, err := f.bus.Result(ctx, f.question.ID)
 		if err == nil && result != nil {
-			if later, err := f.bus.next(ctx, subject+".*", next); err == nil && later == nil {
+			if later, err := f.next(ctx, subject, next); err == nil && later == nil {
 				f.bus.CopyResult(f.to, result)
 				return nil
 			}
 			continue
+		}
+		if msg == nil && err == nil && f.question.Snapshot {
+			f.bus.CopyEvent(f.to, f.running())
+			f.bus.nc.Publish(f.to.Subject, nil)
+			return nil
 		}
 		if msg == nil && time.Since(said) >= followSilence {
 			f.probe(inbox)
@@ -135,29 +153,67 @@ func (f *follower) signal() {
 	}
 }
 
+// Bounds of what is read ahead in one question: a message for each round trip would be slower than most tools print.
+const (
+	aheadOfFollower      = 64
+	aheadOfFollowerBytes = 4 << 20
+)
+
 // next returns the first message at or after seq, nil where there is none yet.
-func (b *Bus) next(ctx context.Context, subject string, seq uint64) (*jetstream.RawStreamMsg, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	msg, err := b.streams.reply.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil
+func (f *follower) next(ctx context.Context, subject string, seq uint64) (*jetstream.RawStreamMsg, error) {
+	if len(f.ahead) == 0 || f.ahead[0].Sequence < seq {
+		if err := f.read(ctx, subject, seq); err != nil || len(f.ahead) == 0 {
+			return nil, err
+		}
 	}
-	return msg, err
+	msg := f.ahead[0]
+	if msg.Sequence >= seq {
+		return msg, nil
+	}
+	return nil, nil
 }
 
-// forward sends a stored message on, unless it is output that the asker has or that a later attempt replaced.
-func (f *follower) forward(msg *jetstream.RawStreamMsg) bool {
+// read fetches what comes at or after seq, as much as one question gives.
+func (f *follower) read(ctx context.Context, subject string, seq uint64) error {
+	if i := slices.IndexFunc(f.ahead, func(m *jetstream.RawStreamMsg) bool { return m.Sequence >= seq }); i >= 0 {
+		f.ahead = f.ahead[i:]
+		return nil
+	}
+	f.ahead = nil
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	batch, err := jetstreamext.GetBatch(ctx, f.bus.js, f.bus.subjects.Name(streamReply), aheadOfFollower,
+		jetstreamext.GetBatchSeq(seq), jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchMaxBytes(aheadOfFollowerBytes))
+	if err != nil {
+		return err
+	}
+	for msg, err := range batch {
+		switch {
+		case errors.Is(err, jetstreamext.ErrNoMessages):
+			return nil
+		case err != nil && len(f.ahead) > 0:
+			return nil // what has come is right; the rest is asked for again
+		case err != nil:
+			return err
+		}
+		f.ahead = append(f.ahead, msg)
+	}
+	return nil
+}
+
+// forward sends a stored message on, unless it is output that the asker has or that a later attempt replaced. An error
+// means that it could not be sent.
+func (f *follower) forward(msg *jetstream.RawStreamMsg) (bool, error) {
 	attempt, _ := strconv.Atoi(msg.Header.Get(contracts.HeaderAttempt))
 	f.attempt = max(f.attempt, attempt)
 	if seq := msg.Header.Get(contracts.HeaderSeq); seq != "" {
 		n, _ := strconv.ParseUint(seq, 10, 64)
 		if attempt < f.attempt || attempt == f.question.Attempt && n < f.question.From {
-			return false
+			return false, nil
 		}
 	}
 	if msg.Header.Get(contracts.HeaderType) == contracts.TypeFinished {
-		return false // for the asker the result is the end, as in all copies
+		return false, nil // for the asker the result is the end, as in all copies
 	}
 	header := nats.Header{}
 	for name, values := range msg.Header {
@@ -165,15 +221,17 @@ func (f *follower) forward(msg *jetstream.RawStreamMsg) bool {
 			header[name] = values
 		}
 	}
-	f.bus.copy(f.to, &nats.Msg{Header: header, Data: msg.Data})
-	return true
+	return true, f.bus.copy(f.to, &nats.Msg{Header: header, Data: msg.Data})
+}
+
+// running says that the run has not ended.
+func (f *follower) running() contracts.Event {
+	return contracts.Event{Type: contracts.TypeRunning, ID: f.question.ID, Attempt: f.attempt, Executor: f.bus.name, Time: time.Now().UTC()}
 }
 
 // probe keeps the asker from thinking that we are gone, and finds out whether he is.
 func (f *follower) probe(inbox string) {
-	msg := f.bus.eventMessage(f.to.Subject, contracts.Event{
-		Type: contracts.TypeRunning, ID: f.question.ID, Attempt: f.attempt, Executor: f.bus.name, Time: time.Now().UTC(),
-	}, "")
+	msg := f.bus.eventMessage(f.to.Subject, f.running(), "")
 	msg.Reply = inbox
 	f.bus.nc.PublishMsg(msg)
 }

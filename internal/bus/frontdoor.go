@@ -21,9 +21,10 @@ import (
 
 // Desk is what the front door asks about a request before it stores it.
 type Desk struct {
-	// Admit checks a request as far as that can be done before it runs, and says in which queue it belongs. An error is a
-	// *contracts.Error; it becomes the answer.
-	Admit func(context.Context, *contracts.Request) (engine string, err error)
+	// Admit checks a request as far as that can be done before it runs, and says in which queue it belongs: that of the
+	// engine which the asker named, or of the contract's where that is "". An error is a *contracts.Error; it becomes the
+	// answer.
+	Admit func(ctx context.Context, request *contracts.Request, named string) (engine string, err error)
 	// ReplyTo checks where answers are to go.
 	ReplyTo func(subject string) error
 	// Discover lists what can be asked for.
@@ -37,11 +38,14 @@ type FrontDoor struct {
 	bus     *Bus
 	desk    Desk
 	service micro.Service
-	work    context.Context
+	work    context.Context // of followers
 	cancel  context.CancelFunc
-	busy    sync.WaitGroup
 	places  chan struct{} // for requests being stored
 	follows chan struct{} // for followers
+
+	mu     sync.Mutex
+	busy   sync.WaitGroup
+	closed bool
 }
 
 // Bounds of the front door of one instance. Beyond the first, requests wait in the connection; beyond the second, they
@@ -88,6 +92,11 @@ func (b *Bus) OpenFrontDoor(desk Desk, version string) (*FrontDoor, error) {
 			return nil, fmt.Errorf("register the NATS service: %w", err)
 		}
 	}
+	// From now on nobody hears that nobody is there.
+	if err := b.nc.FlushTimeout(requestTimeout); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("register the NATS service: %w", err)
+	}
 	return f, nil
 }
 
@@ -97,17 +106,36 @@ func (f *FrontDoor) Close() {
 	if err := f.service.Stop(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		f.bus.log.Debug().Err(err).Msg("the NATS service did not stop cleanly")
 	}
+	// What the server had sent before it heard that is handed on by the library, a little later, and not lost.
+	if f.bus.nc.FlushTimeout(requestTimeout) == nil {
+		time.Sleep(lastRequests)
+	}
 	f.cancel()
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
 	f.busy.Wait()
+}
+
+// lastRequests is how long the library may take to hand on what it has.
+const lastRequests = 20 * time.Millisecond
+
+// enter has do run in a goroutine that Close waits for; after Close it does nothing, and the asker finds another door.
+func (f *FrontDoor) enter(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.busy.Go(do)
+	}
 }
 
 // ask handles tools.run and tools.stream.
 func (f *FrontDoor) ask(reply string) func(micro.Request) {
 	return func(r micro.Request) {
 		f.places <- struct{}{}
-		f.busy.Go(func() {
+		f.enter(func() {
 			defer func() { <-f.places }()
-			ctx, cancel := context.WithTimeout(f.work, storeWait)
+			ctx, cancel := context.WithTimeout(context.Background(), storeWait)
 			defer cancel()
 			f.take(ctx, r, reply)
 		})
@@ -115,7 +143,7 @@ func (f *FrontDoor) ask(reply string) func(micro.Request) {
 }
 
 func (f *FrontDoor) take(ctx context.Context, r micro.Request, reply string) {
-	to := contracts.Copies{Subject: r.Reply(), Reply: reply, Trace: r.Headers().Get(contracts.HeaderTraceparent)}
+	to := contracts.Copies{Subject: r.Reply(), Reply: reply, Trace: contracts.Header(r.Headers()).Trace()}
 	if !f.answerable(r) {
 		return
 	}
@@ -126,7 +154,7 @@ func (f *FrontDoor) take(ctx context.Context, r micro.Request, reply string) {
 		})
 	}
 	if most := f.bus.maxRequest(); int64(len(r.Data())) > most {
-		refuse("", contracts.Errorf(contracts.InvalidRequest, "the request has %d bytes; this server takes %d at most: hand large input over by a file or an object store", len(r.Data()), most))
+		refuse("", contracts.TooLarge(len(r.Data()), most))
 		return
 	}
 	request, err := contracts.DecodeRequest(r.Data())
@@ -134,19 +162,27 @@ func (f *FrontDoor) take(ctx context.Context, r micro.Request, reply string) {
 		refuse(request.ID, err)
 		return
 	}
-	engine, err := f.desk.Admit(ctx, request)
+	named := ""
+	for _, front := range []string{f.bus.subjects.Run(), f.bus.subjects.Stream()} {
+		if engine, ok := strings.CutPrefix(r.Subject(), front+"."); ok {
+			named = engine
+		}
+	}
+	engine, err := f.desk.Admit(ctx, request, named)
 	if err != nil {
 		refuse(request.ID, err)
 		return
 	}
-	for _, front := range []string{f.bus.subjects.Run(), f.bus.subjects.Stream()} {
-		if named, ok := strings.CutPrefix(r.Subject(), front+"."); ok {
-			engine = named
-		}
-	}
 	ack, err := f.store(ctx, request, engine, r.Data(), to)
-	if err != nil {
-		refuse(request.ID, err)
+	var refusal *contracts.Error
+	switch {
+	case errors.As(err, &refusal):
+		refuse(request.ID, refusal)
+		return
+	case err != nil:
+		// Whether it was stored nobody knows. To say that it was not could be the first of two answers; the asker asks again,
+		// by its id if it has one.
+		f.bus.log.Warn().Err(err).Str("id", request.ID).Msg("a request may not have been stored; its asker gets no answer from here")
 		return
 	}
 	if reply == contracts.ReplyEvents {
@@ -170,7 +206,8 @@ func (f *FrontDoor) answerable(r micro.Request) bool {
 	return err == nil
 }
 
-// store puts a request into its queue.
+// store puts a request into its queue. An error that is a *contracts.Error means that it is not stored; another one that
+// it may be.
 func (f *FrontDoor) store(ctx context.Context, request *contracts.Request, engine string, data []byte, to contracts.Copies) (*jetstream.PubAck, error) {
 	msg := nats.NewMsg(f.bus.subjects.Exec(engine, request.Priority))
 	msg.Data = data
@@ -196,15 +233,18 @@ func (f *FrontDoor) store(ctx context.Context, request *contracts.Request, engin
 	if errors.As(err, &api) && api.ErrorCode == codeStoreFailed {
 		return nil, contracts.Errorf(contracts.QueueFull, "the queue of the engine %s is full (%s); try again later", engine, api.Description)
 	}
-	return nil, contracts.Errorf(contracts.EngineUnavailable, "the request could not be stored: %s", f.bus.explain(err))
+	if errors.As(err, &api) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrMaxPayload) {
+		return nil, contracts.Errorf(contracts.EngineUnavailable, "the request could not be stored: %s", f.bus.explain(err))
+	}
+	return nil, f.bus.explain(err)
 }
 
 // codeStoreFailed is the server's answer when a stream takes no more: "maximum messages per subject exceeded" and its like.
 const codeStoreFailed = 10077
 
-// discover handles tools.discover. The question may be empty, or {"tool": name}.
+// discover handles tools.discover. The question may be empty.
 func (f *FrontDoor) discover(r micro.Request) {
-	f.busy.Go(func() {
+	f.enter(func() {
 		if !f.answerable(r) {
 			return
 		}
@@ -212,7 +252,7 @@ func (f *FrontDoor) discover(r micro.Request) {
 		defer cancel()
 		answer, err := f.list(ctx, r.Data())
 		if err == nil {
-			err = r.Respond(answer)
+			err = f.bus.nc.Publish(r.Reply(), answer)
 		}
 		if err != nil {
 			f.fail(r, err)
@@ -221,30 +261,28 @@ func (f *FrontDoor) discover(r micro.Request) {
 }
 
 func (f *FrontDoor) list(ctx context.Context, question []byte) ([]byte, error) {
-	var ask struct {
-		Tool string `json:"tool"`
+	ask, err := contracts.DecodeDiscover(question)
+	if err != nil {
+		return nil, err
 	}
-	if len(question) > 0 {
-		n, err := contracts.ParseJSON("", question)
-		if err != nil {
-			return nil, contracts.Errorf(contracts.InvalidRequest, "the question %s", err)
-		}
-		if problems := contracts.Decode("", n, &ask); len(problems) > 0 {
-			return nil, contracts.Errorf(contracts.InvalidRequest, "%s", problems)
-		}
-	}
-	answer, err := f.desk.Discover(ctx)
+	discovery, err := f.desk.Discover(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if ask.Tool != "" {
-		var some []*contracts.Contract
-		for _, c := range answer.Tools {
+		some := []*contracts.Contract{}
+		for _, c := range discovery.Tools {
 			if c.Name == ask.Tool {
 				some = append(some, c)
 			}
 		}
-		answer.Tools = some
+		discovery.Tools = some
+	}
+	answer := any(discovery)
+	if ask.As != "" {
+		if answer, err = contracts.Declare(discovery.Tools, ask.As); err != nil {
+			return nil, err
+		}
 	}
 	text, err := encode(answer)
 	if err == nil && int64(len(text)) > f.bus.maxRequest() {
@@ -253,12 +291,16 @@ func (f *FrontDoor) list(ctx context.Context, question []byte) ([]byte, error) {
 	return text, err
 }
 
-// fail answers with an error of the service.
+// fail answers with an error of the service (ADR-32). Not by the library, which may be asked for an answer only until the
+// handler has returned.
 func (f *FrontDoor) fail(r micro.Request, err error) {
 	e := contracts.AsError(err)
 	code, text := serviceError(&contracts.Result{Status: e.Status(), Error: e})
 	body, _ := json.Marshal(map[string]any{"type": "error", "error": e})
-	if err := r.Error(strconv.Itoa(code), text, body); err != nil {
+	msg := &nats.Msg{Subject: r.Reply(), Data: body, Header: nats.Header{
+		contracts.HeaderServiceErrorCode: {strconv.Itoa(code)}, contracts.HeaderServiceError: {text},
+	}}
+	if err := f.bus.nc.PublishMsg(msg); err != nil {
 		f.bus.log.Debug().Err(err).Msg("an error could not be told")
 	}
 }

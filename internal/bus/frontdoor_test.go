@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"strings"
@@ -17,11 +18,11 @@ import (
 func openDoor(t *testing.T, b *Bus) *FrontDoor {
 	t.Helper()
 	door, err := b.OpenFrontDoor(Desk{
-		Admit: func(_ context.Context, r *contracts.Request) (string, error) {
+		Admit: func(_ context.Context, r *contracts.Request, named string) (string, error) {
 			if r.Tool != "known" {
 				return "", contracts.Errorf(contracts.UnknownTool, "there is no tool %q", r.Tool)
 			}
-			return "local", nil
+			return cmp.Or(named, "local"), nil
 		},
 		ReplyTo: func(subject string) error {
 			if !strings.HasPrefix(subject, "_INBOX.") {
@@ -84,7 +85,7 @@ func TestRunAnswersOnceWithTheResult(t *testing.T) {
 	for _, subject := range []string{"tools.run", "tools.run.local"} {
 		msg := nats.NewMsg(subject)
 		msg.Data = []byte(`{"tool":"known"}`)
-		msg.Header.Set("traceparent", "00-abc")
+		msg.Header.Set("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 		reply, err := nc.RequestMsg(msg, 5*time.Second)
 		if err != nil {
 			t.Fatal(err)
@@ -93,7 +94,7 @@ func TestRunAnswersOnceWithTheResult(t *testing.T) {
 		if err := json.Unmarshal(reply.Data, &r); err != nil || r.Status != contracts.Succeeded || !strings.HasPrefix(r.ID, "q") {
 			t.Errorf("%s: %s (%v)", subject, reply.Data, err)
 		}
-		if reply.Header.Get(contracts.HeaderType) != "result" || reply.Header.Get("traceparent") != "00-abc" {
+		if reply.Header.Get(contracts.HeaderType) != "result" || reply.Header.Get("traceparent") != "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" {
 			t.Errorf("%s: headers %v", subject, reply.Header)
 		}
 	}
@@ -144,7 +145,7 @@ func TestFrontDoorRefuses(t *testing.T) {
 		"not JSON":        {"{", "400", "is not JSON"},
 		"unknown field":   {`{"tool":"known","toool":1}`, "400", "unknown key"},
 		"unknown tool":    {`{"tool":"nope"}`, "404", `there is no tool "nope"`},
-		"too large":       {`{"tool":"known","stdin":"` + strings.Repeat("x", 1<<20-headroom) + `"}`, "400", "takes 1015808 at most"},
+		"too large":       {`{"tool":"known","stdin":"` + strings.Repeat("x", int(contracts.MaxRequest(1<<20))) + `"}`, "400", "takes 1015808 at most"},
 		"bad id":          {`{"tool":"known","id":"a.b"}`, "400", "is not an id"},
 		"tool and inline": {`{"tool":"known","contract":{"name":"x","engine":"local","engine_spec":{"command":["x"]}}}`, "400", "keep one"},
 	} {
@@ -237,13 +238,61 @@ func TestDiscover(t *testing.T) {
 			t.Fatal(err)
 		}
 		var d contracts.Discovery
-		if err := json.Unmarshal(reply.Data, &d); err != nil || len(d.Tools) != tools || d.Prefix != "tools" {
+		if err := json.Unmarshal(reply.Data, &d); err != nil || len(d.Tools) != tools || d.Tools == nil || d.Prefix != "tools" {
 			t.Errorf("%q: %s (%v)", question, reply.Data, err)
 		}
 	}
 	reply, err := nc.Request("tools.discover", []byte(`{"tol":1}`), 5*time.Second)
 	if err != nil || !strings.Contains(reply.Header.Get(contracts.HeaderServiceError), `did you mean "tool"?`) {
 		t.Errorf("%v %v", reply.Header, err)
+	}
+}
+
+// With a dialect the answer is what a language model is to be told about the tools.
+func TestDiscoverAsDeclarations(t *testing.T) {
+	s := startServer(t)
+	openDoor(t, connect(t, s.URL()))
+	nc := agent(t, s.URL())
+	ask := func(question string) *nats.Msg {
+		t.Helper()
+		reply, err := nc.Request("tools.discover", []byte(question), 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply
+	}
+	const schema = `{"type":"object","properties":{},"additionalProperties":true}`
+	for dialect, want := range map[string]string{
+		contracts.DialectOpenAI:    `{"type":"function","function":{"name":"known","parameters":` + schema + `}}`,
+		contracts.DialectAnthropic: `{"name":"known","input_schema":` + schema + `}`,
+		contracts.DialectMCP:       `{"name":"known","inputSchema":` + schema + `}`,
+	} {
+		reply := ask(`{"as":"` + dialect + `","tool":"known"}`)
+		if got := string(reply.Data); got != `{"type":"declarations","as":"`+dialect+`","tools":[`+want+`]}` || len(reply.Header) > 0 {
+			t.Errorf("%s: %s %v", dialect, got, reply.Header)
+		}
+		var d contracts.Declarations
+		if err := json.Unmarshal(ask(`{"as":"`+dialect+`"}`).Data, &d); err != nil || len(d.Tools) != 2 || d.As != dialect {
+			t.Errorf("%s: %+v (%v)", dialect, d, err)
+		}
+		if got := string(ask(`{"as":"` + dialect + `","tool":"nope"}`).Data); got != `{"type":"declarations","as":"`+dialect+`","tools":[]}` {
+			t.Errorf("%s: %s", dialect, got)
+		}
+	}
+	for question, want := range map[string]string{
+		`{"as":"gemini"}`: `as: there is no dialect "gemini"; there are openai, anthropic, mcp`,
+		`{"as":""}`:       `as: there is no dialect ""`,
+		`{"As":"mcp"}`:    `did you mean "as"?`,
+	} {
+		reply := ask(question)
+		var body struct {
+			Type  string
+			Error *contracts.Error
+		}
+		if err := json.Unmarshal(reply.Data, &body); err != nil || body.Type != "error" || body.Error == nil || body.Error.Code != contracts.InvalidRequest ||
+			!strings.Contains(body.Error.Message, want) || reply.Header.Get(contracts.HeaderServiceErrorCode) != "400" {
+			t.Errorf("%s: %s %v (%v)", question, reply.Data, reply.Header, err)
+		}
 	}
 }
 

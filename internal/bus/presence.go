@@ -33,6 +33,7 @@ type Presence struct {
 	mu    sync.Mutex
 	known []contracts.Presence
 	read  time.Time
+	told  bool // the fleet knows of us
 }
 
 // Presence makes the presence of this instance; state is asked for what to tell.
@@ -75,7 +76,13 @@ func (p *Presence) put(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	if _, err := p.Fleet(ctx); err != nil { // also how crowded it is
-		return err
+		if !errors.Is(err, jetstream.ErrStreamNotFound) && !errors.Is(err, jetstream.ErrNoStreamResponse) {
+			return err
+		}
+		// The bucket is in memory, and was forgotten when the server was restarted.
+		if _, err := p.bus.ensureBucket(ctx, p.bus.executorsBucket(), mend, &Declared{}); err != nil {
+			return err
+		}
 	}
 	value, err := encode(p.state())
 	if err != nil {
@@ -83,8 +90,15 @@ func (p *Presence) put(ctx context.Context) error {
 	}
 	// As bucket.Put, with a TTL for this key: that of the bucket has to fit the largest fleet.
 	subject := "$KV." + p.bus.streams.executors.Bucket() + "." + p.bus.name
-	_, err = p.bus.js.Publish(ctx, subject, value, jetstream.WithMsgTTL(p.stretch(presenceTTL)))
-	return err
+	if _, err = p.bus.js.Publish(ctx, subject, value, jetstream.WithMsgTTL(p.stretch(presenceTTL))); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.told { // what was read before does not have us: whoever asks first would hear that nobody is there
+		p.told, p.read = true, time.Time{}
+	}
+	return nil
 }
 
 func (p *Presence) remove() {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
@@ -50,6 +52,44 @@ func TestPresence(t *testing.T) {
 	if took := time.Since(begin); took > presenceTTL+5*time.Second {
 		t.Errorf("took %s", took)
 	}
+}
+
+// Who has told the fleet of itself knows itself at once: the first tools.discover after the start names it.
+func TestPresenceKnowsItself(t *testing.T) {
+	b := connect(t, startServer(t).URL())
+	p := b.Presence(func() contracts.Presence { return contracts.Presence{Name: b.name} })
+	if n := names(t, p); len(n) != 0 {
+		t.Fatalf("before it told: %v", n)
+	}
+	if err := p.put(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := names(t, p); !n[b.name] {
+		t.Errorf("just after it told: %v", n)
+	}
+}
+
+// The bucket is in memory: a restart of the server forgets it, and whoever is there makes it again.
+func TestPresenceAfterARestartOfTheServer(t *testing.T) {
+	dir := t.TempDir()
+	s, err := StartServer(ServerConfig{Port: -1, Dir: dir, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := connect(t, s.URL())
+	announce(t, b)
+	watcher := b.Presence(nil)
+	eventually(t, "it is there", func() bool { return names(t, watcher)[b.name] })
+	port := s.Port()
+	s.Stop()
+	if s, err = StartServer(ServerConfig{Port: port, Dir: dir, Log: zerolog.Nop()}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	eventually(t, "it is there again", func() bool {
+		fleet, err := watcher.Fleet(t.Context())
+		return err == nil && len(fleet) == 1 && time.Since(watcher.read) < presenceCache
+	})
 }
 
 // A crowd of instances refreshes less often, so that presence does not become the load.

@@ -1,11 +1,15 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,8 +108,10 @@ func (b *Bus) Claim(ctx context.Context, started contracts.Event, after uint64, 
 				return false, b.explain(fmt.Errorf("claim the run: %w", err))
 			}
 			return is != nil && is.Type == contracts.TypeStarted && is.Attempt == started.Attempt && is.Executor == started.Executor && is.Time.Equal(started.Time), nil
-		case ctx.Err() != nil || !transient(err):
-			return false, b.explain(fmt.Errorf("claim the run: %w", err))
+		case ctx.Err() != nil:
+			return false, fmt.Errorf("claim the run: %w", err)
+		case !transient(err):
+			return false, b.permanent("claim the run", err)
 		}
 		if err := b.pause(ctx); err != nil {
 			return false, err
@@ -134,13 +140,17 @@ func (b *Bus) StoreResult(ctx context.Context, result *contracts.Result, trace s
 				return stored, nil
 			}
 		} else if !transient(err) {
-			return nil, b.explain(fmt.Errorf("store the result: %w", err))
+			return nil, b.permanent("store the result", err)
 		}
 		if err := b.pause(ctx); err != nil {
 			return nil, err
 		}
 	}
 }
+
+// maxBuriedHeaders is how much of the headers of a request its dead letter keeps, in bytes, the short ones first. The server
+// takes 64 KiB in all.
+const maxBuriedHeaders = 16 << 10
 
 // Bury stores a request that is given up on, with what is known of it, before it leaves the queue.
 func (b *Bus) Bury(ctx context.Context, letter contracts.DeadLetter, d contracts.Delivery) error {
@@ -150,11 +160,17 @@ func (b *Bus) Bury(ctx context.Context, letter contracts.DeadLetter, d contracts
 	}
 	msg := nats.NewMsg(b.subjects.Dead(letter.Engine))
 	msg.Data = d.Data
-	for name, values := range d.Header {
-		msg.Header[name] = values
-	}
-	for _, name := range []string{nats.MsgIdHdr, nats.ExpectedLastSubjSeqHdr, nats.ExpectedLastSeqHdr, nats.ExpectedStreamHdr, nats.ExpectedLastMsgIdHdr} {
-		msg.Header.Del(name)
+	// No more headers than the server takes: what is buried may be just that which has too many. Those of the server mean
+	// something else here.
+	room := maxBuriedHeaders
+	for _, name := range slices.SortedFunc(maps.Keys(d.Header), func(a, b string) int { return cmp.Compare(len(d.Header.Get(a)), len(d.Header.Get(b))) }) {
+		value := d.Header.Get(name)
+		if room -= len(name) + len(value); room < 0 {
+			break
+		}
+		if !strings.HasPrefix(name, "Nats-") {
+			msg.Header[name] = []string{value}
+		}
 	}
 	msg.Header.Set(contracts.HeaderType, "dead")
 	msg.Header.Set("Tools-Dead", string(about))
@@ -165,7 +181,7 @@ func (b *Bus) Bury(ctx context.Context, letter contracts.DeadLetter, d contracts
 			return nil
 		}
 		if !transient(err) {
-			return b.explain(fmt.Errorf("store the dead letter: %w", err))
+			return b.permanent("store the dead letter", err)
 		}
 		if err := b.pause(ctx); err != nil {
 			return err
@@ -176,6 +192,15 @@ func (b *Bus) Bury(ctx context.Context, letter contracts.DeadLetter, d contracts
 func isWrongSequence(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.ErrorCode == codeWrongLastSequence
+}
+
+// permanent explains an error that is not transient, and marks what the server refused.
+func (b *Bus) permanent(what string, err error) error {
+	var api *jetstream.APIError
+	if errors.As(err, &api) || errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) {
+		return fmt.Errorf("%s: %w: %w", what, contracts.ErrPermanent, b.explain(err))
+	}
+	return b.explain(fmt.Errorf("%s: %w", what, err))
 }
 
 // transient reports whether the same may succeed later: the server is away, has no leader, or no room just now.

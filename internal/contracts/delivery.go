@@ -1,6 +1,10 @@
 package contracts
 
-import "time"
+import (
+	"errors"
+	"regexp"
+	"time"
+)
 
 // Delivery is a request as it was taken from its queue.
 type Delivery struct {
@@ -24,6 +28,21 @@ func (h Header) Get(name string) string {
 	}
 	return ""
 }
+
+// traceparent is the form of W3C Trace Context, level 1; later versions may append to it.
+var traceparent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]{0,64})?$`)
+
+// Trace returns the header traceparent; "" where it is none, or not of its form: as W3C Trace Context asks, such a one is
+// not passed on.
+func (h Header) Trace() string {
+	if value := h.Get(HeaderTraceparent); traceparent.MatchString(value) {
+		return value
+	}
+	return ""
+}
+
+// ErrPermanent marks an error of the bus after which the same can never succeed: the server understood, and refused.
+var ErrPermanent = errors.New("the server refuses it for good")
 
 // Settlement is what becomes of a delivery when its handling has ended.
 type Settlement struct {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -253,7 +254,8 @@ func FuzzCPU(f *testing.F) {
 }
 
 func FuzzDecodeFollow(f *testing.F) {
-	for _, text := range []string{`{"id":"a"}`, `{"id":"q17-1","from":18446744073709551615,"attempt":9}`, `{"id":"a","from":-1}`, `{"id":"a.b"}`, `{"ID":"a"}`, `[]`, ``} {
+	for _, text := range []string{`{"id":"a"}`, `{"id":"q17-1","from":18446744073709551615,"attempt":9}`, `{"id":"a","from":-1}`, `{"id":"a.b"}`, `{"ID":"a"}`, `[]`, ``,
+		`{"id":"a","snapshot":true,"skip_output":true}`, `{"id":"a","snapshot":0}`} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -270,6 +272,28 @@ func FuzzDecodeFollow(f *testing.F) {
 		}
 		if again, err := DecodeFollow(written); err != nil || again != follow || !isID(follow.ID) || follow.Attempt < 0 {
 			t.Errorf("%+v, %+v, %v", follow, again, err)
+		}
+	})
+}
+
+func FuzzDecodeDiscover(f *testing.F) {
+	for _, text := range []string{``, `{}`, `{"tool":"a"}`, `{"tool":"","as":"mcp"}`, `{"as":"openai"}`, `{"as":"anthropic"}`, `{"as":"Mcp"}`, `{"as":""}`, `{"as":null}`, `{"AS":"mcp"}`, `{"tool":1}`, `[]`, ` `} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		ask, err := DecodeDiscover(text)
+		if err != nil {
+			if AsError(err).Code != InvalidRequest || len(err.Error()) > 2000 {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		written, err := json.Marshal(ask)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := DecodeDiscover(written); err != nil || again != ask || ask.As != "" && !slices.Contains(Dialects, ask.As) {
+			t.Errorf("%+v, %+v, %v", ask, again, err)
 		}
 	})
 }

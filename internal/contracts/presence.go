@@ -1,6 +1,10 @@
 package contracts
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // Presence is what an instance says about itself in the executors bucket, and what tools.discover returns of it.
 type Presence struct {
@@ -35,6 +39,34 @@ type Follow struct {
 	ID      string `json:"id"`
 	From    uint64 `json:"from,omitempty"`    // Tools-Seq of the first chunk wanted; 0 and 1: all
 	Attempt int    `json:"attempt,omitempty"` // the attempt that From counts in; another one is replayed from its start
+
+	Snapshot   bool `json:"snapshot,omitempty"`    // what is stored now, and no waiting for more
+	SkipOutput bool `json:"skip_output,omitempty"` // events and the result only
+}
+
+// Discover is the question to tools.discover. An empty message asks for everything.
+type Discover struct {
+	Tool string `json:"tool,omitempty"` // the contracts of this tool only
+	As   string `json:"as,omitempty"`   // a name of Dialects: declarations instead of contracts
+}
+
+// DecodeDiscover reads and checks the question, strictly. An error has the code invalid_request.
+func DecodeDiscover(text []byte) (Discover, error) {
+	var ask Discover
+	if len(text) == 0 {
+		return ask, nil
+	}
+	n, err := ParseJSON("", text)
+	if err != nil {
+		return ask, Errorf(InvalidRequest, "the question %s", first(err))
+	}
+	if problems := Decode("", n, &ask); len(problems) > 0 {
+		return ask, Errorf(InvalidRequest, "%s", problems[0].inline())
+	}
+	if child(n, "as") != nil && !slices.Contains(Dialects, ask.As) {
+		return ask, Errorf(InvalidRequest, "as: there is no dialect %s; there are %s", quote(ask.As), strings.Join(Dialects, ", "))
+	}
+	return ask, nil
 }
 
 // DecodeFollow reads and checks the question, strictly. An error has the code invalid_request.

@@ -59,6 +59,18 @@ func isID(s string) bool {
 	return s != "" && len(s) <= 64 && strings.Trim(s, letters) == ""
 }
 
+// headroom is what a stored request leaves free below the server's max_payload, in bytes, so that it can be republished with
+// more headers.
+const headroom = 32 << 10
+
+// MaxRequest is the largest request that is taken, in bytes, where the server takes messages of maxPayload bytes.
+func MaxRequest(maxPayload int64) int64 { return max(maxPayload-headroom, maxPayload/2) }
+
+// TooLarge is the answer to a request of size bytes that is larger than most.
+func TooLarge(size int, most int64) *Error {
+	return Errorf(InvalidRequest, "the request has %d bytes; this server takes %d at most: hand large input over by a file or an object store", size, most)
+}
+
 // CheckID returns what is wrong with an id that an agent chose, or nil.
 func CheckID(id string) error {
 	switch {

@@ -1,9 +1,10 @@
 package executor
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
@@ -106,10 +107,14 @@ func (r *run) conflict() contracts.Settlement {
 // expired reports whether the time for the start has passed.
 func (r *run) expired(now time.Time) *contracts.Error {
 	request := r.request
+	begun := r.record.Status != nil && r.record.Status.Attempt > 0 // an attempt was, and this would be another
 	if !request.Deadline.IsZero() && now.After(request.Deadline) {
+		if begun {
+			return contracts.Errorf(contracts.Timeout, "the deadline %s passed before it could be started again", request.Deadline.Format(time.RFC3339))
+		}
 		return contracts.Errorf(contracts.ExpiredCode, "the deadline %s passed before it could be started", request.Deadline.Format(time.RFC3339))
 	}
-	if wait := time.Duration(request.QueueTimeout); wait > 0 && now.Sub(r.delivery.Stored) > wait {
+	if wait := time.Duration(request.QueueTimeout); wait > 0 && !begun && now.Sub(r.delivery.Stored) > wait {
 		return contracts.Errorf(contracts.ExpiredCode, "it waited in the queue for longer than its queue_timeout of %s", wait)
 	}
 	return nil
@@ -170,9 +175,16 @@ func (e *Executor) timeoutOf(request *contracts.Request, spec *contracts.CommonS
 	return timeout
 }
 
-// Admit checks a request for the front door, before it is stored, and says which engine's queue is its. An error is a
-// *contracts.Error.
-func (e *Executor) Admit(_ context.Context, request *contracts.Request) (string, error) {
+// Admit checks a request for the front door, before it is stored, and says which engine's queue is its: that of the engine
+// which the asker named, or of the contract's where that is "". An error is a *contracts.Error.
+func (e *Executor) Admit(request *contracts.Request, named string) (string, error) {
+	if named != "" && !slices.Contains(contracts.Engines, named) {
+		near := ""
+		if n := contracts.Closest(named, contracts.Engines); n != "" {
+			near = fmt.Sprintf("; did you mean %q?", n)
+		}
+		return "", contracts.Errorf(contracts.EngineUnavailable, "there is no engine %q; there are %s%s", named, strings.Join(contracts.Engines, ", "), near)
+	}
 	contract := request.Contract
 	if contract == nil {
 		var err error
@@ -180,13 +192,14 @@ func (e *Executor) Admit(_ context.Context, request *contracts.Request) (string,
 			return "", err
 		}
 	}
-	if _, here := e.engines[contract.Engine]; here {
-		_, _, _, err := e.examine(request, contract.Engine)
-		return contract.Engine, err
+	engine := cmp.Or(named, contract.Engine)
+	if _, here := e.engines[engine]; here {
+		_, _, _, err := e.examine(request, engine)
+		return engine, err
 	}
 	// Another executor will look at the rest.
 	_, err := contract.Parameters.Complete(request.Args)
-	return contract.Engine, err
+	return engine, err
 }
 
 // Tools lists the contracts that requests may name.

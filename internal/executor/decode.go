@@ -8,7 +8,7 @@ import (
 // all the same, so that the asker can be told.
 func (r *run) decode() error {
 	d := r.delivery
-	r.copies = contracts.Copies{Reply: contracts.ReplyEvents, Trace: d.Header.Get(contracts.HeaderTraceparent)}
+	r.copies = contracts.Copies{Reply: contracts.ReplyEvents, Trace: d.Header.Trace()}
 	if d.Header.Get(contracts.HeaderReply) == contracts.ReplyResult {
 		r.copies.Reply = contracts.ReplyResult
 	}

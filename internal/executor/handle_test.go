@@ -13,7 +13,7 @@ import (
 func TestSuccess(t *testing.T) {
 	r := newRig(t)
 	copies, result := r.ask(`{"id":"ok-1","tool":"script","args":{"a":"out:hello ","b":"err:oops","c":"out:world"},"labels":{"agent":"planner"}}`,
-		"traceparent", "00-trace").read()
+		"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").read()
 	if !strings.HasPrefix(copies, "started output") || !strings.HasSuffix(copies, " result") || strings.Contains(copies, "finished") {
 		t.Errorf("copies: %s", copies)
 	}
@@ -31,7 +31,7 @@ func TestSuccess(t *testing.T) {
 	r.expectStatus("ok-1", "started finished")
 	r.queueEmpty()
 	for _, m := range append(r.stored("TOOLS_REPLY", "tools.reply.ok-1.*"), r.stored("TOOLS_RESULT", "tools.reply.ok-1.result")...) {
-		if m.Header.Get("traceparent") != "00-trace" || m.Header.Get("Tools-Id") != "ok-1" || m.Header.Get("Tools-Attempt") != "1" || m.Header.Get("Tools-Executor") != "rig" {
+		if m.Header.Get("traceparent") != "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" || m.Header.Get("Tools-Id") != "ok-1" || m.Header.Get("Tools-Attempt") != "1" || m.Header.Get("Tools-Executor") != "rig" {
 			t.Errorf("headers %v", m.Header)
 		}
 	}

@@ -17,8 +17,11 @@ func (r *run) report(exit engines.Exit, err error) contracts.Settlement {
 	}
 	if err := r.journal.Flush(); err != nil {
 		// Its output cannot be stored, so its result must not be: it would say that all went well.
+		if errors.Is(err, contracts.ErrPermanent) {
+			return r.unstorable(fmt.Errorf("the output of the run: %w", err))
+		}
 		r.log.Error().Err(err).Msg("the output of a run could not be stored; it is left to others")
-		return contracts.Settlement{Outcome: contracts.Again, Reason: err.Error()}
+		return contracts.Settlement{Outcome: contracts.Again, Delay: againDelay(r.delivery), Reason: err.Error()}
 	}
 	var outcome *contracts.Error
 	status := contracts.Succeeded
@@ -74,7 +77,28 @@ func (r *run) notStarted(err error) contracts.Settlement {
 	case errors.As(err, &wrong):
 		return r.refuse(wrong)
 	}
+	if errors.Is(err, contracts.ErrPermanent) {
+		return r.refuse(contracts.Errorf(contracts.Internal, "NATS refuses what has to be stored about the run: %s", err))
+	}
 	return r.interrupted(err)
+}
+
+// unstorable ends a run of which NATS refuses for good what has to be stored. Starting it again would end the same way;
+// its result, if that can be stored, says so, and the request is kept as a dead letter.
+func (r *run) unstorable(err error) contracts.Settlement {
+	r.log.Error().Err(err).Msg("NATS refuses what has to be stored about a run")
+	why := contracts.Errorf(contracts.Internal, "NATS refuses what has to be stored about the run: %s", err)
+	result := r.resultOf(why)
+	result.Attempt = r.attempt
+	if r.journal != nil {
+		result.Status = contracts.Failed // the tool ran
+	}
+	settlement := r.bury(why)
+	if stored, err := r.executor.bus.StoreResult(r.store, result, ""); err == nil {
+		r.executor.bus.CopyResult(r.copies, stored)
+		r.finish(result.Attempt, result.Status)
+	}
+	return settlement
 }
 
 // interrupted leaves a delivery to be taken again: what it needs cannot be asked or told now.
@@ -148,8 +172,11 @@ func (r *run) bury(why *contracts.Error) contracts.Settlement {
 		ID: r.id, Engine: d.Engine, Seq: d.Seq, Stored: d.Stored, Executor: r.executor.config.Name, Time: time.Now().UTC(),
 		Delivered: d.Delivered, Attempts: max(r.attempt-1, 0), Error: why,
 	}, d)
-	if err != nil {
-		return r.interrupted(fmt.Errorf("store the dead letter: %w", err))
+	if errors.Is(err, contracts.ErrPermanent) {
+		// Nothing can be kept of it but this line. Left in the queue, it would come again for ever.
+		r.log.Error().Err(err).Uint64("seq", d.Seq).Str("reason", why.Error()).Msg("a request was given up on, and NATS refuses its dead letter")
+	} else if err != nil {
+		return r.interrupted(err)
 	}
 	return contracts.Settlement{Outcome: contracts.Refused, Reason: why.Error()}
 }
@@ -157,8 +184,14 @@ func (r *run) bury(why *contracts.Error) contracts.Settlement {
 // conclude stores the result, if nobody was faster, and tells everybody of the one that is stored.
 func (r *run) conclude(result *contracts.Result) contracts.Settlement {
 	stored, err := r.executor.bus.StoreResult(r.store, result, r.copies.Trace)
+	if errors.Is(err, contracts.ErrPermanent) {
+		if result.Error != nil && result.Error.Code == contracts.Internal { // not even that it cannot be stored
+			return r.bury(result.Error)
+		}
+		return r.unstorable(err)
+	}
 	if err != nil {
-		return r.interrupted(fmt.Errorf("store the result: %w", err))
+		return r.interrupted(err)
 	}
 	r.executor.bus.CopyResult(r.copies, stored)
 	if stored != result && (stored.Executor != result.Executor || stored.Attempt != result.Attempt) {

@@ -1,4 +1,6 @@
-package schemas
+// Package check checks documents by the schemas of package schemas. It is a package of its own because of what it needs:
+// the library compiles the schemas of JSON Schema itself when it is imported, which costs every process 2 ms and 1.7 MB.
+package check
 
 import (
 	"bytes"
@@ -15,12 +17,14 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+
+	"github.com/praxis-sdk/executor/schemas"
 )
 
-// Check checks a JSON document by a schema. An error has one line for each mistake: where it is, as
+// JSON checks a JSON document by a schema. An error has one line for each mistake: where it is, as
 // engine_spec.mounts[0], and what is allowed there.
-func Check(name string, document []byte) error {
-	if _, err := Text(name); err != nil {
+func JSON(name string, document []byte) error {
+	if _, err := schemas.Text(name); err != nil {
 		return err
 	}
 	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(document))
@@ -35,16 +39,16 @@ func Check(name string, document []byte) error {
 	return explain(invalid)
 }
 
-// CheckValue is Check for a value that encoding/json can write.
-func CheckValue(name string, value any) error {
+// Value is JSON for a value that encoding/json can write.
+func Value(name string, value any) error {
 	document, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	return Check(name, document)
+	return JSON(name, document)
 }
 
-// library is what is made of the files at the first check.
+// library is what is made of the schemas at the first check.
 type library struct {
 	schemas   map[string]*jsonschema.Schema
 	documents map[string]any // by $id, for their descriptions
@@ -56,22 +60,22 @@ var compiled = sync.OnceValue(func() library {
 	c.UseLoader(closed{})
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.AssertFormat()
-	for _, name := range Names() {
-		text, err := Text(name)
+	for _, name := range schemas.Names() {
+		text, err := schemas.Text(name)
 		if err != nil {
-			panic("schemas: " + err.Error())
+			panic("check: " + err.Error())
 		}
 		document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 		if err != nil {
-			panic("schemas: " + name + ": " + err.Error())
+			panic("check: " + name + ": " + err.Error())
 		}
-		l.documents[base+name+extension] = document
-		if err := c.AddResource(base+name+extension, document); err != nil {
-			panic("schemas: " + name + ": " + err.Error())
+		l.documents[schemas.ID(name)] = document
+		if err := c.AddResource(schemas.ID(name), document); err != nil {
+			panic("check: " + name + ": " + err.Error())
 		}
 	}
-	for _, name := range Names() {
-		l.schemas[name] = c.MustCompile(base + name + extension)
+	for _, name := range schemas.Names() {
+		l.schemas[name] = c.MustCompile(schemas.ID(name))
 	}
 	return l
 })

@@ -1,0 +1,292 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/semver"
+
+	"github.com/praxis-sdk/executor/client"
+	"github.com/praxis-sdk/executor/configs"
+	"github.com/praxis-sdk/executor/internal/bus"
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/executor"
+)
+
+// finding is what doctor says about one thing.
+type finding struct {
+	Name   string `json:"name"`
+	State  string `json:"state"` // ok, warn, fail
+	Detail string `json:"detail"`
+	Mend   string `json:"mend,omitempty"` // what to do about it
+}
+
+// The states of a finding.
+const (
+	findingOK   = "ok"
+	findingWarn = "warn"
+	findingFail = "fail"
+)
+
+// oldestServer is the first NATS server that has a time to live for each message, which presence needs.
+const oldestServer = "2.11.0"
+
+// doctorWait is how long doctor may take.
+const doctorWait = 30 * time.Second
+
+func (p *program) doctorCommand() *cobra.Command {
+	var flags fleetFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "doctor", Short: "Say what works here, what does not, and how to mend it", Args: none,
+		Long: `doctor looks at the configuration and its contracts, tries each engine with a tool that does nothing, connects to NATS, looks
+at streams and at what this user may do, and at the executors that are there. Without --config it looks at the engines as
+executor dev uses them. It changes nothing, and exits with 1 if something does not work.`,
+		Example: "  executor doctor\n  executor doctor --config /etc/executor/executor.yaml --json",
+	}
+	flags.registerAll(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		ctx, cancel := context.WithTimeout(c.Context(), doctorWait)
+		defer cancel()
+		d := &doctor{ctx: ctx, service: flags.config != ""}
+		d.examine(&flags)
+		if asJSON {
+			if err := p.printJSON(map[string]any{"findings": d.found}); err != nil {
+				return err
+			}
+		} else if err := p.printFindings(d.found); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(d.found, func(f finding) bool { return f.State == findingFail }) {
+			return exitCodeOf(exitError)
+		}
+		return nil
+	}
+	return c
+}
+
+func (p *program) printFindings(found []finding) error {
+	wide := 0
+	for _, f := range found {
+		wide = max(wide, len(f.Name))
+	}
+	colours := map[string]string{findingOK: green, findingWarn: yellow, findingFail: red}
+	for _, f := range found {
+		fmt.Fprintf(p.stdout, "%s  %-*s  %s\n", paint(p.stdout, colours[f.State], fmt.Sprintf("%-4s", f.State)), wide, f.Name, f.Detail)
+		if f.Mend != "" {
+			fmt.Fprintf(p.stdout, "      %-*s  → %s\n", wide, "", f.Mend)
+		}
+	}
+	return nil
+}
+
+// doctor gathers findings.
+type doctor struct {
+	ctx     context.Context
+	service bool // looks at what serve would do, else at what dev would
+	found   []finding
+}
+
+func (d *doctor) say(state, name, detail, mend string) {
+	d.found = append(d.found, finding{Name: name, State: state, Detail: strings.ReplaceAll(detail, "\n", "; "), Mend: mend})
+}
+
+func (d *doctor) examine(flags *fleetFlags) {
+	d.say(findingOK, "program", fmt.Sprintf("executor %s, %s, %s/%s", programVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH), "")
+	config, err := flags.configuration()
+	switch {
+	case flags.config != "" && err != nil:
+		d.say(findingFail, "configuration", err.Error(), "mend the file; configs/executor.yaml shows every key")
+		return
+	case flags.config != "":
+		d.say(findingOK, "configuration", flags.config, "")
+	default:
+		nats := config.NATS
+		config = configs.Development()
+		config.NATS = nats
+	}
+	d.contracts(config)
+	d.engines(config)
+	if err != nil {
+		d.say(findingFail, "nats", err.Error(), "start a server, or say where one is: --server, --context, $NATS_URL")
+		return
+	}
+	d.nats(config)
+}
+
+func (d *doctor) contracts(config configs.Config) {
+	if len(config.Tools.Directories) == 0 {
+		return
+	}
+	registry := executor.NewRegistry()
+	if err := registry.Load(config.Tools.Directories); err != nil {
+		d.say(findingFail, "contracts", err.Error(), "executor validate shows the same; serve does not start until they are right")
+		return
+	}
+	d.say(findingOK, "contracts", fmt.Sprintf("%d in %s", registry.Len(), strings.Join(config.Tools.Directories, ", ")), "")
+}
+
+// engines tries each engine of the table with a tool that does nothing.
+func (d *doctor) engines(config configs.Config) {
+	for _, e := range engineTable {
+		if !e.enabled(config) {
+			d.say(findingWarn, e.name, "not enabled", fmt.Sprintf("execution.%s.enabled: true, if it is to be served", e.name))
+			continue
+		}
+		engine, err := e.build(config, cmp.Or(config.Executor.DataDir, configs.DefaultDataDir(d.service)), zerolog.Nop())
+		if err != nil {
+			d.say(findingFail, e.name, contracts.AsError(err).Message, "")
+			continue
+		}
+		exit, err := try(d.ctx, e.name, engine)
+		if c, ok := engine.(io.Closer); ok {
+			c.Close()
+		}
+		switch {
+		case err != nil:
+			d.say(findingFail, e.name, "a tool that does nothing did not run: "+contracts.AsError(err).Message, "")
+		case exit.Code != 0 || exit.Signal != "":
+			d.say(findingFail, e.name, fmt.Sprintf("a tool that does nothing failed: exit code %d %s", exit.Code, exit.Signal), "")
+		case exit.Isolation.Tier == "none":
+			d.say(findingWarn, e.name, "runs tools, as ordinary processes of this user: no sandbox, no limits of memory, cpu and network", "give it a user of its own, and only tools that you trust")
+		default:
+			d.say(findingOK, e.name, fmt.Sprintf("runs tools; isolation %s, network %s, limits %s", exit.Isolation.Tier, exit.Isolation.Network, exit.Isolation.Limits), "")
+		}
+	}
+	for _, name := range []string{contracts.EngineDocker, contracts.EngineDagger} {
+		if !slices.ContainsFunc(engineTable, func(e engineEntry) bool { return e.name == name }) {
+			d.say(findingWarn, name, "this version cannot serve it", "")
+		}
+	}
+}
+
+// try runs a tool that does nothing.
+func try(ctx context.Context, name string, engine engines.Engine) (engines.Exit, error) {
+	if err := engine.Ready(ctx); err != nil {
+		return engines.Exit{}, err
+	}
+	list, err := contracts.ParseContracts("doctor", []byte("{name: doctor, engine: "+name+", engine_spec: {command: [\"/bin/true\"]}}"))
+	if err != nil {
+		return engines.Exit{}, err
+	}
+	return engine.Run(ctx, &engines.Job{
+		ID: "doctor", Attempt: 1, Contract: list[0], Spec: list[0].Spec,
+		Starting: func() error { return nil }, Progress: func(string, string, float64) {},
+	}, io.Discard, io.Discard)
+}
+
+func (d *doctor) nats(config configs.Config) {
+	config.NATS.ConnectWait = contracts.Seconds(2)
+	b, err := bus.Connect(d.ctx, config.NATS, "doctor-"+instanceName(), zerolog.Nop())
+	if err != nil {
+		d.say(findingFail, "nats", err.Error(), "start a server, or say where one is: --server, --context, $NATS_URL")
+		return
+	}
+	defer b.Close()
+	version, away, err := b.Server()
+	if err != nil {
+		d.say(findingFail, "nats", err.Error(), "")
+		return
+	}
+	if semver.Compare("v"+version, "v"+oldestServer) < 0 {
+		d.say(findingFail, "nats", fmt.Sprintf("%s, version %s", b.URL(), version), "use a NATS server of version "+oldestServer+" or newer")
+	} else {
+		d.say(findingOK, "nats", fmt.Sprintf("%s, version %s, %s away", b.URL(), version, away.Round(10*time.Microsecond)), "")
+	}
+	names := enabledEngines(config)
+	if !d.streams(b, names) {
+		return
+	}
+	denied, err := b.Rights(d.ctx, names)
+	switch {
+	case err != nil:
+		d.say(findingFail, "permissions", err.Error(), "")
+	case len(denied) > 0:
+		d.say(findingWarn, "permissions", "this user may not "+strings.Join(denied, ", "), "an executor's user needs that; an agent's does not")
+	default:
+		d.say(findingOK, "permissions", "all that an executor needs", "")
+	}
+	d.executors(config)
+}
+
+// streams reports whether it makes sense to look further.
+func (d *doctor) streams(b *bus.Bus, engines []string) bool {
+	list, err := b.Inspect(d.ctx, engines)
+	if err != nil {
+		d.say(findingFail, "streams", err.Error(), "")
+		return false
+	}
+	var missing, differ []string
+	for _, one := range list {
+		switch one.Did {
+		case bus.DidMiss:
+			missing = append(missing, one.Name)
+		case bus.DidDiffer:
+			differ = append(differ, one.Name+" ("+one.What+")")
+		}
+	}
+	if len(missing) > 0 {
+		d.say(findingWarn, "streams", "missing: "+strings.Join(missing, ", "), "the first executor that starts makes them, or executor provision")
+	}
+	if len(differ) > 0 {
+		d.say(findingWarn, "streams", "not as configured: "+strings.Join(differ, ", "), "executor provision changes them, if that is meant")
+	}
+	if len(missing)+len(differ) == 0 {
+		d.say(findingOK, "streams", fmt.Sprintf("%d streams, buckets and consumers, as configured", len(list)), "")
+	}
+	return true
+}
+
+// executors tells who is there.
+func (d *doctor) executors(config configs.Config) {
+	// As an agent: executors do not answer where executors have their own answers.
+	nc, err := bus.DialClient(d.ctx, config.NATS, "executor doctor")
+	if err != nil {
+		d.say(findingFail, "executors", err.Error(), "")
+		return
+	}
+	defer nc.Close()
+	c, err := client.New(nc, client.Prefix(config.NATS.SubjectPrefix))
+	if err != nil {
+		d.say(findingFail, "executors", err.Error(), "")
+		return
+	}
+	there, err := c.Discover(d.ctx, "")
+	switch {
+	case errors.Is(err, client.ErrNoExecutor):
+		d.say(findingWarn, "executors", "none is running", "start one: executor serve")
+		return
+	case err != nil:
+		d.say(findingFail, "executors", err.Error(), "")
+		return
+	}
+	versions := map[string]int{}
+	slots, busy := 0, 0
+	for _, one := range there.Executors {
+		versions[one.Version]++
+		slots, busy = slots+one.Slots, busy+one.Busy
+		for _, name := range slices.Sorted(maps.Keys(one.Engines)) {
+			if state := one.Engines[name]; !state.Ready {
+				d.say(findingWarn, "executors", fmt.Sprintf("%s does not serve %s: %s", one.Name, name, state.Reason), "")
+			}
+		}
+	}
+	detail := fmt.Sprintf("%d, with %d slots of which %d are busy, %d tools; engines served: %s", len(there.Executors), slots, busy, len(there.Tools), cmp.Or(strings.Join(there.Engines, ", "), "none"))
+	if len(versions) > 1 {
+		d.say(findingWarn, "executors", detail+"; versions "+strings.Join(slices.Sorted(maps.Keys(versions)), ", "), "bring all to one version when the upgrade is over")
+		return
+	}
+	d.say(findingOK, "executors", detail, "")
+}

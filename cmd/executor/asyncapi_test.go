@@ -80,7 +80,7 @@ func TestAsyncAPIAgainstTraffic(t *testing.T) {
 }
 
 // spoil takes parts out of the document, one at a time: each that the traffic has must be missed.
-func spoil(t *testing.T, document *asyncAPI, said *traffic, seen map[string]int) {
+func spoil(t *testing.T, document *apiDocument, said *traffic, seen map[string]int) {
 	for _, part := range document.parts() {
 		if seen[part] == 0 || strings.Contains(part, "header ") {
 			continue
@@ -134,8 +134,8 @@ func spoil(t *testing.T, document *asyncAPI, said *traffic, seen map[string]int)
 	t.Logf("%d headers and fields were said that would be missed", len(noticed))
 }
 
-// asyncAPI is the document, with the schemas that it refers to.
-type asyncAPI struct {
+// apiDocument is the document, with the schemas that it refers to.
+type apiDocument struct {
 	trees    map[string]any // by $id
 	schemas  *jsonschema.Compiler
 	channels map[string]*apiChannel
@@ -171,9 +171,9 @@ type place struct {
 
 const asyncID = "https://github.com/praxis-sdk/executor/schemas/asyncapi.yaml"
 
-func readAsyncAPI(t *testing.T) *asyncAPI {
+func readAsyncAPI(t *testing.T) *apiDocument {
 	t.Helper()
-	d := &asyncAPI{trees: map[string]any{}, schemas: jsonschema.NewCompiler(), channels: map[string]*apiChannel{}, replies: map[string][]string{}, fits: map[fitKey]fit{}}
+	d := &apiDocument{trees: map[string]any{}, schemas: jsonschema.NewCompiler(), channels: map[string]*apiChannel{}, replies: map[string][]string{}, fits: map[fitKey]fit{}}
 	d.schemas.UseLoader(noLoader{})
 	d.schemas.DefaultDraft(jsonschema.Draft7) // which AsyncAPI builds on; our schemas name theirs
 	d.schemas.AssertFormat()
@@ -224,7 +224,7 @@ type noLoader struct{}
 
 func (noLoader) Load(url string) (any, error) { return nil, fmt.Errorf("%s is not there", url) }
 
-func (d *asyncAPI) add(t *testing.T, id string, text []byte) {
+func (d *apiDocument) add(t *testing.T, id string, text []byte) {
 	t.Helper()
 	for _, add := range []func(tree any) error{
 		func(tree any) error { d.trees[id] = tree; return nil }, // to be spoiled
@@ -241,20 +241,20 @@ func (d *asyncAPI) add(t *testing.T, id string, text []byte) {
 }
 
 // raw is what is below a place, references as they are.
-func (d *asyncAPI) raw(p place, key string) any {
+func (d *apiDocument) raw(p place, key string) any {
 	m, _ := p.node.(map[string]any)
 	return m[key]
 }
 
 // child is what is below a place, references followed.
-func (d *asyncAPI) child(p place, path ...string) place {
+func (d *apiDocument) child(p place, path ...string) place {
 	for _, key := range path {
 		p = d.follow(place{p.id, d.raw(p, key)})
 	}
 	return p
 }
 
-func (d *asyncAPI) follow(p place) place {
+func (d *apiDocument) follow(p place) place {
 	ref, ok := d.raw(p, "$ref").(string)
 	if !ok {
 		return p
@@ -279,7 +279,7 @@ func referred(v any) string {
 }
 
 // pattern matches the subjects of a channel.
-func (d *asyncAPI) pattern(channel place, address string) *regexp.Regexp {
+func (d *apiDocument) pattern(channel place, address string) *regexp.Regexp {
 	var tokens []string
 	for token := range strings.SplitSeq(address, ".") {
 		if name, ok := strings.CutPrefix(token, "{"); ok {
@@ -296,7 +296,7 @@ func (d *asyncAPI) pattern(channel place, address string) *regexp.Regexp {
 	return regexp.MustCompile("^" + strings.Join(tokens, `\.`) + "$")
 }
 
-func (d *asyncAPI) message(t *testing.T, at place) *apiMessage {
+func (d *apiDocument) message(t *testing.T, at place) *apiMessage {
 	t.Helper()
 	m := &apiMessage{name: d.child(at, "name").node.(string)}
 	kind, given := d.child(at, "contentType").node.(string)
@@ -316,7 +316,7 @@ func (d *asyncAPI) message(t *testing.T, at place) *apiMessage {
 }
 
 // parts are the parts of the document that traffic can show.
-func (d *asyncAPI) parts() []string {
+func (d *apiDocument) parts() []string {
 	parts := map[string]bool{}
 	for name, c := range d.channels {
 		for kind, m := range c.messages {
@@ -340,7 +340,7 @@ func (d *asyncAPI) parts() []string {
 }
 
 // compare finds what the document does not say of a traffic, and counts what it says.
-func (d *asyncAPI) compare(said *traffic) (seen map[string]int, problems []string) {
+func (d *apiDocument) compare(said *traffic) (seen map[string]int, problems []string) {
 	seen = map[string]int{}
 	if d.asked == nil {
 		d.asked = d.inboxes(said)
@@ -397,7 +397,7 @@ func (d *asyncAPI) compare(said *traffic) (seen map[string]int, problems []strin
 	return seen, problems
 }
 
-func (d *asyncAPI) channelsOf(subject string) (list []*apiChannel) {
+func (d *apiDocument) channelsOf(subject string) (list []*apiChannel) {
 	for _, c := range d.channels {
 		if c.address != nil && c.address.MatchString(subject) {
 			list = append(list, c)
@@ -407,7 +407,7 @@ func (d *asyncAPI) channelsOf(subject string) (list []*apiChannel) {
 }
 
 // inboxes tells whose answers come to which subject: those of an operation, or "" where NATS itself was asked.
-func (d *asyncAPI) inboxes(said *traffic) map[string]string {
+func (d *apiDocument) inboxes(said *traffic) map[string]string {
 	answers, copies := map[string]string{}, map[string]string{}
 	for _, msg := range said.messages {
 		if ofNATS.MatchString(msg.Subject) {
@@ -446,7 +446,7 @@ type fit struct {
 }
 
 // fit returns why a message is not of that kind, or "".
-func (d *asyncAPI) fit(key fitKey, m *apiMessage, msg *nats.Msg) string {
+func (d *apiDocument) fit(key fitKey, m *apiMessage, msg *nats.Msg) string {
 	if known, ok := d.fits[key]; ok {
 		return known.reason
 	}
@@ -455,7 +455,7 @@ func (d *asyncAPI) fit(key fitKey, m *apiMessage, msg *nats.Msg) string {
 	return f.reason
 }
 
-func (d *asyncAPI) try(m *apiMessage, msg *nats.Msg) fit {
+func (d *apiDocument) try(m *apiMessage, msg *nats.Msg) fit {
 	f := fit{message: m}
 	misfit := func(format string, a ...any) fit {
 		f.reason = fmt.Sprintf(format, a...)
@@ -489,7 +489,7 @@ func (d *asyncAPI) try(m *apiMessage, msg *nats.Msg) fit {
 
 // strangers are the headers and fields of a message that the document does not name. Its schemas let them pass, as readers
 // should.
-func (d *asyncAPI) strangers(f fit) (found []string) {
+func (d *apiDocument) strangers(f fit) (found []string) {
 	if f.headers != nil {
 		found = d.strange("header ", f.headers, []place{f.message.headers.at})
 	}
@@ -497,7 +497,7 @@ func (d *asyncAPI) strangers(f fit) (found []string) {
 }
 
 // expand lists a schema and all that it applies to the same value.
-func (d *asyncAPI) expand(p place, into []place) []place {
+func (d *apiDocument) expand(p place, into []place) []place {
 	p = place{p.id, p.node}
 	into = append(into, p)
 	if d.raw(p, "$ref") != nil {
@@ -517,7 +517,7 @@ func (d *asyncAPI) expand(p place, into []place) []place {
 	return into
 }
 
-func (d *asyncAPI) strange(at string, v any, schemas []place) (found []string) {
+func (d *apiDocument) strange(at string, v any, schemas []place) (found []string) {
 	var all []place
 	for _, s := range schemas {
 		all = d.expand(s, all)
@@ -568,7 +568,7 @@ func (d *asyncAPI) strange(at string, v any, schemas []place) (found []string) {
 }
 
 // eachProperty calls for every property of every schema in a tree.
-func (d *asyncAPI) eachProperty(v any, at string, call func(at string, properties map[string]any, name string)) {
+func (d *apiDocument) eachProperty(v any, at string, call func(at string, properties map[string]any, name string)) {
 	switch v := v.(type) {
 	case map[string]any:
 		properties, _ := v["properties"].(map[string]any)

@@ -28,6 +28,11 @@ start; one that has ended stays as it is. It returns when the ask is stored; --w
 	c.Flags().BoolVar(&wait, "wait", false, "wait for the results")
 	c.Flags().BoolVar(&asJSON, "json", false, "print a line of JSON for each run")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		for _, id := range args {
+			if err := checkRun(id); err != nil {
+				return err
+			}
+		}
 		executors, nc, err := flags.connect(c.Context())
 		if err != nil {
 			return err

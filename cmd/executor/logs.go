@@ -26,6 +26,9 @@ Ctrl-C ends this command and leaves the run alone.`,
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit as `executor run` would, once the run has ended")
 	c.Flags().BoolVar(&asJSON, "json", false, "print every event as a line of JSON, the result last")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if err := checkRun(args[0]); err != nil {
+			return err
+		}
 		executors, nc, err := flags.connect(c.Context())
 		if err != nil {
 			return err

@@ -28,6 +28,9 @@ while the run has no result; --wait waits for it.`,
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit as `executor run` would")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if err := checkRun(args[0]); err != nil {
+			return err
+		}
 		executors, nc, err := flags.connect(c.Context())
 		if err != nil {
 			return err
@@ -52,14 +55,19 @@ while the run has no result; --wait waits for it.`,
 	return c
 }
 
+// checkRun finds ids that no run can have. Those that the queue gave, q and digits, are ids of runs.
+func checkRun(id string) error {
+	if err := contracts.CheckID(id); err != nil && contracts.CheckID(strings.TrimPrefix(id, "q")) != nil {
+		return usage("%s", err)
+	}
+	return nil
+}
+
 // exitCodeOf ends the program with a code; all has been said.
 func exitCodeOf(code int) error { return exitCode{code: code} }
 
 // resultOf reads the result of a run, or waits for it. A run that has not ended is an error.
 func resultOf(ctx context.Context, executors *client.Client, id string, wait bool) (*client.Result, error) {
-	if err := contracts.CheckID(id); err != nil && !strings.HasPrefix(id, "q") { // q…: given by the queue
-		return nil, usage("%s", err)
-	}
 	if wait {
 		result, err := executors.Follow(id, client.SkipOutput()).Wait(ctx)
 		if errors.Is(err, context.Canceled) {
@@ -83,7 +91,7 @@ func resultOf(ctx context.Context, executors *client.Client, id string, wait boo
 func describe(event *client.Event) string {
 	switch event.Type {
 	case client.TypeStarted:
-		return fmt.Sprintf("attempt %d runs on %s since %s", event.Attempt, event.Executor, age(event.Time))
+		return fmt.Sprintf("attempt %d runs on %s for %s", event.Attempt, event.Executor, age(event.Time))
 	case client.TypeRetry:
 		return fmt.Sprintf("attempt %d failed (%s) and will be followed by another", event.Attempt, event.Reason)
 	case client.TypeFallback:

@@ -118,7 +118,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	}{
 		{"use", "Run tools:", []*cobra.Command{p.runCommand(), p.submitCommand(), p.logsCommand(), p.resultCommand(), p.cancelCommand(), p.toolsCommand()}},
 		{"serve", "Run executors:", []*cobra.Command{p.devCommand(), p.serveCommand(), p.psCommand(), p.doctorCommand(), p.provisionCommand(), p.healthcheckCommand()}},
-		{"write", "Write contracts and clients:", []*cobra.Command{p.validateCommand()}},
+		{"write", "Write contracts and clients:", []*cobra.Command{p.validateCommand(), p.schemaCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, c := range group.commands {

@@ -32,6 +32,10 @@ func TestScripts(t *testing.T) {
 			},
 			// await waits until a file is there.
 			"await": func(ts *testscript.TestScript, _ bool, args []string) { awaitFile(ts, ts.MkAbs(args[0])) },
+			// big makes the file big of 2 MB.
+			"big": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Check(os.WriteFile(ts.MkAbs("big"), make([]byte, 2<<20), 0o600))
+			},
 			// occupy listens on a port and sets PORT to it, until the script ends.
 			"occupy": func(ts *testscript.TestScript, _ bool, _ []string) {
 				l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -181,6 +181,9 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 	defer stopBackground()
 
 	presence := s.bus.Presence(s.presence)
+	if err := presence.Tell(ctx); err != nil {
+		s.log.Warn().Err(err).Msg("cannot tell the fleet that this executor is there")
+	}
 	parts.Go(func() { presence.Announce(background) })
 	parts.Go(func() { s.core.Keep(background) })
 	door, err := s.bus.OpenFrontDoor(bus.Desk{

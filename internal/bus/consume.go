@@ -297,7 +297,7 @@ func (l *loop) settle(msg jetstream.Msg, s contracts.Settlement) {
 			return
 		}
 		if ctx.Err() != nil || l.bus.nc.IsClosed() {
-			l.bus.log.Warn().Err(err).Msg("the server did not hear that a request is done; it will be delivered again and answered by its result")
+			l.bus.log.Warn().Err(err).Str("queue", msg.Subject()).Uint64("seq", sequenceOf(msg)).Msg("the server did not hear that a request is done; it will be delivered again and answered by its result")
 			return
 		}
 		select {
@@ -305,6 +305,15 @@ func (l *loop) settle(msg jetstream.Msg, s contracts.Settlement) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// sequenceOf is a request's place in its stream, 0 where the message does not say.
+func sequenceOf(msg jetstream.Msg) uint64 {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return 0
+	}
+	return meta.Sequence.Stream
 }
 
 func (l *loop) acknowledge(ctx context.Context, msg jetstream.Msg) error {

@@ -102,11 +102,11 @@ func TestJournalOverRestarts(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	j := b.Journal(ctx, "a", 1, contracts.Copies{}, nil)
-	const n = 4000
 	written := make(chan error, 1)
 	var reached atomic.Int64
+	var enough atomic.Bool
 	go func() {
-		for i := 1; i <= n; i++ {
+		for i := 1; !enough.Load(); i++ {
 			if err := j.Output(chunk(i), nil); err != nil {
 				written <- err
 				return
@@ -115,16 +115,19 @@ func TestJournalOverRestarts(t *testing.T) {
 		}
 		written <- j.Flush()
 	}()
-	for i := 1; i <= 3; i++ {
-		eventually(t, "some more is written", func() bool { return reached.Load() >= int64(i*800) })
+	for range 3 {
+		before := reached.Load()
+		eventually(t, "some more is written", func() bool { return reached.Load() >= before+800 })
 		s.Stop()
 		eventually(t, "the loss is noticed", func() bool { return !b.Connected() })
 		s.start()
 	}
+	eventually(t, "it is connected again", b.Connected)
+	enough.Store(true)
 	if err := <-written; err != nil {
 		t.Fatal(err)
 	}
-	checkChunks(t, storedChunks(t, b, "a"), n)
+	checkChunks(t, storedChunks(t, b, "a"), int(reached.Load()))
 }
 
 // While the server is away the writer waits, and memory is bounded by the window.

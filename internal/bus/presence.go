@@ -72,6 +72,10 @@ func (p *Presence) stretch(d time.Duration) time.Duration {
 	return d
 }
 
+// Tell tells the fleet about this instance now. Announce does so from time to time; after Tell the first question already
+// finds it.
+func (p *Presence) Tell(ctx context.Context) error { return p.bus.explain(p.put(ctx)) }
+
 func (p *Presence) put(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

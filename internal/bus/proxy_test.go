@@ -15,10 +15,10 @@ type proxy struct {
 	listener net.Listener
 	to       string
 	slow     atomic.Int64 // nanoseconds for each piece to the server
-	gate     sync.RWMutex // locked: nothing goes to the server, and nobody is told
 	all      sync.WaitGroup
 
 	mu    sync.Mutex
+	held  bool // what is for the server is kept
 	away  bool // who connects is sent away
 	conns []net.Conn
 }
@@ -70,6 +70,7 @@ func (p *proxy) join(client net.Conn) {
 func (p *proxy) pass(server, client net.Conn) {
 	defer server.Close()
 	buffer := make([]byte, 16<<10)
+	var kept []byte
 	for {
 		n, err := client.Read(buffer)
 		if err != nil {
@@ -78,13 +79,29 @@ func (p *proxy) pass(server, client net.Conn) {
 		if pause := p.slow.Load(); pause > 0 {
 			<-time.After(time.Duration(pause))
 		}
-		p.gate.RLock()
-		_, err = server.Write(buffer[:n])
-		p.gate.RUnlock()
-		if err != nil {
+		kept = append(kept, buffer[:n]...)
+		p.mu.Lock()
+		held := p.held
+		p.mu.Unlock()
+		if held {
+			continue
+		}
+		if _, err = server.Write(kept); err != nil {
 			return
 		}
+		kept = kept[:0]
 	}
+}
+
+// hold keeps what is for the server; the client sees nothing of it. What was kept goes on with what comes after release.
+func (p *proxy) hold() (release func()) {
+	set := func(held bool) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.held = held
+	}
+	set(true)
+	return func() { set(false) }
 }
 
 // cut ends all connections, and refuses new ones until it is taken back.

@@ -43,6 +43,8 @@ func (b *Bus) Rights(ctx context.Context, engines []string) ([]string, error) {
 	for _, subject := range publish {
 		try("publish", subject, func(subject string) error { return b.tryPublish(ctx, subject) })
 	}
+	// Only then: who subscribes is somebody to publish to where there is no stream, and would never answer.
+	tries.Wait()
 	for _, subject := range subscribe {
 		try("subscribe", subject, func(subject string) error { return b.trySubscribe(ctx, subject) })
 	}

@@ -93,12 +93,16 @@ type serverLog struct {
 	fatal string
 }
 
-func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug().Msgf(format, v...) }
-func (l *serverLog) Warnf(format string, v ...any)   { l.log.Debug().Msgf(format, v...) }
-func (l *serverLog) Errorf(format string, v ...any)  { l.log.Warn().Msgf(format, v...) }
+func (l *serverLog) Noticef(format string, v ...any) { l.say(zerolog.DebugLevel, format, v) }
+func (l *serverLog) Warnf(format string, v ...any)   { l.say(zerolog.DebugLevel, format, v) }
+func (l *serverLog) Errorf(format string, v ...any)  { l.say(zerolog.WarnLevel, format, v) }
 func (l *serverLog) Debugf(format string, v ...any)  {}
 func (l *serverLog) Tracef(format string, v ...any)  {}
 func (l *serverLog) Fatalf(format string, v ...any) {
 	l.fatal = fmt.Sprintf(format, v...)
-	l.log.Error().Msg(l.fatal)
+	l.say(zerolog.ErrorLevel, format, v)
+}
+
+func (l *serverLog) say(level zerolog.Level, format string, v []any) {
+	l.log.WithLevel(level).Str("said", fmt.Sprintf(format, v...)).Msg("NATS server")
 }

@@ -564,19 +564,100 @@ func TestSilentServerIsAway(t *testing.T) {
 	if err := f.write(b, j, 100, &reached); err != nil {
 		t.Fatal(err)
 	}
-	p.gate.Lock()
-	held := sync.OnceFunc(p.gate.Unlock)
-	defer held()
-	if err := f.write(b, j, f.chunks(), &reached); err != nil {
+	release := p.hold()
+	written := make(chan error, 1)
+	go func() { written <- f.write(b, j, f.chunks(), &reached) }()
+	eventually(t, "the tool goes on", func() bool { return reached.Load() == int64(f.chunks()) })
+	if !b.Connected() || b.spill.inUse() == 0 {
+		t.Errorf("connected: %v, %d bytes are on disk", b.Connected(), b.spill.inUse())
+	}
+	release()
+	if err := <-written; err != nil {
 		t.Fatal(err)
 	}
-	if b.spill.inUse() == 0 {
-		t.Error("nothing is on disk")
-	}
-	held()
 	if err := j.Flush(); err != nil {
 		t.Fatal(err)
 	}
+	f.check(t, b, "a")
+}
+
+// A server that refuses for a moment, and then is away: the journal waits for a connection, and the tool does not.
+func TestServerRefusesAndGoes(t *testing.T) {
+	s := startServer(t)
+	p := newProxy(t, s.Port())
+	b := spilling(t, p.url(), 1<<30)
+	var log logged
+	b.log = zerolog.New(&log)
+	if err := b.js.DeleteStream(t.Context(), b.subjects.Name("REPLY")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	j := b.Journal(ctx, "a", 1, contracts.Copies{}, nil)
+	f := newFlood(16 << 20)
+	var reached atomic.Int64
+	written := make(chan error, 1)
+	go func() { written <- f.write(b, j, f.chunks(), &reached) }()
+	eventually(t, "the journal tries again", func() bool { return strings.Contains(log.String(), "publishing them again") })
+	p.cut(true)
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	p.cut(false)
+	eventually(t, "it is connected again", b.Connected)
+	if err := b.Declare(t.Context(), []string{contracts.EngineLocal}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	f.check(t, b, "a")
+}
+
+// While the spool is published, the tool goes on, and more slowly than the spool becomes empty.
+func TestSpoolBecomesEmpty(t *testing.T) {
+	s := startRestartable(t)
+	p := newProxy(t, s.port)
+	b := spilling(t, p.url(), 1<<30)
+	j := b.Journal(t.Context(), "a", 1, contracts.Copies{}, nil)
+	f := newFlood(12 << 20)
+	var reached atomic.Int64
+	s.stop(b)
+	if err := f.write(b, j, f.chunks(), &reached); err != nil {
+		t.Fatal(err)
+	}
+	p.slow.Store(int64(500 * time.Microsecond))
+	s.start()
+	written := make(chan error, 1)
+	var enough atomic.Bool
+	go func() {
+		var err error
+		for err == nil && !enough.Load() {
+			err = f.write(b, j, int(reached.Load())+1, &reached)
+		}
+		written <- err
+	}()
+	eventually(t, "the tool goes on", func() bool { return reached.Load() > int64(f.chunks())+10 })
+	if b.spill.inUse() == 0 {
+		t.Error("all was published before the tool went on")
+	}
+	begin := time.Now()
+	eventually(t, "the spool is empty", func() bool {
+		j.mu.Lock()
+		if time.Since(begin).Milliseconds()%500 < 3 {
+			println(time.Since(begin).Milliseconds(), b.spill.inUse(), j.spilled, j.credit, j.away, len(j.sent), reached.Load())
+		}
+		j.mu.Unlock()
+		return b.spill.inUse() == 0
+	})
+	enough.Store(true)
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	f.size = int(reached.Load()) * floodChunk
 	f.check(t, b, "a")
 }
 

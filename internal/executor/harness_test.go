@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is an executor with a scripted engine on a real bus.
 type rig struct {
+	logs   *logs
 	t      *testing.T
 	url    string
 	nc     *nats.Conn // an agent's
@@ -35,6 +37,24 @@ type rigBus struct{ *bus.Bus }
 
 func (b rigBus) Journal(ctx context.Context, id string, attempt int, copies contracts.Copies, freed func()) Journal {
 	return b.Bus.Journal(ctx, id, attempt, copies, freed)
+}
+
+// logs collects log lines.
+type logs struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logs) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func testConfig() Config {
@@ -68,7 +88,13 @@ func joinRig(t *testing.T, url string, change ...func(*Config)) *rig {
 	conf := bus.DefaultConfig()
 	conf.URLs, conf.AckWait = []string{url}, contracts.Seconds(2)
 	conf.Streams.QueueBytes, conf.Streams.ReplyBytes, conf.Streams.ResultBytes, conf.Streams.DeadBytes = 64<<20, 128<<20, 64<<20, 16<<20
-	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel)
+	r.logs = &logs{}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(r.logs.text())
+		}
+	})
+	log := zerolog.New(r.logs)
 	if r.bus, err = bus.Connect(t.Context(), conf, c.Name, log); err != nil {
 		t.Fatal(err)
 	}

@@ -159,6 +159,9 @@ func (r *run) refuse(why *contracts.Error) contracts.Settlement {
 	} else if status != nil {
 		result.Attempt = status.Attempt
 	}
+	if r.journal != nil { // claimed since the record was read
+		result.Attempt = r.attempt
+	}
 	if done := r.conclude(result); done.Outcome != contracts.Done {
 		return done
 	}
@@ -174,7 +177,7 @@ func (r *run) bury(why *contracts.Error) contracts.Settlement {
 	}, d)
 	if errors.Is(err, contracts.ErrPermanent) {
 		// Nothing can be kept of it but this line. Left in the queue, it would come again for ever.
-		r.log.Error().Err(err).Uint64("seq", d.Seq).Str("reason", why.Error()).Msg("a request was given up on, and NATS refuses its dead letter")
+		r.log.Error().Err(err).Uint64("seq", d.Seq).Str("code", string(why.Code)).Msg("a request was given up on, and NATS refuses its dead letter")
 	} else if err != nil {
 		return r.interrupted(err)
 	}

@@ -139,6 +139,7 @@ func (s *space) close() {
 
 // workspace is the private directory of one run.
 type workspace struct {
+	id       string // of the run that has it, or had it last
 	space    *space
 	root     string
 	dir      string // the tool's HOME
@@ -153,6 +154,7 @@ type workspace struct {
 func (s *space) create(job *engines.Job) (*workspace, error) {
 	w, err := s.take()
 	if err == nil {
+		w.id = job.ID
 		if err = w.fill(job); err != nil {
 			w.spoiled = true
 			w.remove()
@@ -269,7 +271,7 @@ func (w *workspace) remove() {
 	s := w.space
 	if s.keep {
 		w.args.Close()
-		s.log.Info().Str("dir", w.root).Msg("kept the files of a run")
+		s.log.Info().Str("id", w.id).Str("dir", w.root).Msg("kept the files of a run")
 		return
 	}
 	// What the run was given is not kept until the next. One byte is, the "{" of all: a file that was once made empty is
@@ -297,7 +299,7 @@ func (w *workspace) destroy() {
 		return
 	}
 	if err := removeTree(w.root); err != nil {
-		w.space.log.Error().Err(err).Str("dir", w.root).Msg("the files of a run cannot be removed")
+		w.space.log.Error().Err(err).Str("id", w.id).Str("dir", w.root).Msg("the files of a run cannot be removed")
 	}
 }
 

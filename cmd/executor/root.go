@@ -96,9 +96,8 @@ type program struct {
 	stdout, stderr io.Writer
 }
 
-// execute runs a command line and returns the code to exit with.
-func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	p := &program{stdin, stdout, stderr}
+// rootCommand is the tree of all commands.
+func (p *program) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "executor",
 		Short:         "Run tools for AI agents over NATS",
@@ -107,10 +106,6 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		Args: unknownCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage("%s%s", err, flagHint(c, err)) })
 	for _, group := range []struct {
 		id, title string
@@ -127,6 +122,16 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		}
 	}
 	root.AddCommand(p.versionCommand())
+	return root
+}
+
+// execute runs a command line and returns the code to exit with.
+func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := (&program{stdin, stdout, stderr}).rootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
 	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK

@@ -1,9 +1,17 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +30,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("ROOT", root)
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("PATH", e.Getenv("PATH")+":/usr/local/go/bin")
 			return nil
 		},
@@ -50,8 +59,90 @@ func TestScripts(t *testing.T) {
 				ts.Check(err)
 				ts.Setenv("NATS_URL", strings.TrimSpace(string(text)))
 			},
+			"exits":    exits,
+			"jsonkeys": jsonKeys,
+			"appears":  appears,
+			// set gives a variable what the last command printed.
+			"set": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+			},
+			// gone fails where a process is left whose command line holds a text.
+			"gone": func(ts *testscript.TestScript, _ bool, args []string) {
+				if n := processesWith(t, args[0]); n > 0 {
+					ts.Fatalf("%d processes with %q are left", n, args[0])
+				}
+			},
 		},
 	})
+}
+
+// exits runs a program as exec does, and wants an exit code: exits 125 executor run nope.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	code := 0
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code, err = exit.ExitCode(), nil
+	}
+	ts.Check(err)
+	if code != want {
+		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+}
+
+// jsonKeys wants the keys of the JSON in a file, stdout or stderr, in alphabetical order, at a path of keys and indices in it:
+// jsonkeys stdout .requests.0 engine id. What it looks at is the first document; nothing may follow the last but others.
+func jsonKeys(ts *testscript.TestScript, _ bool, args []string) {
+	decoder := json.NewDecoder(strings.NewReader(ts.ReadFile(args[0])))
+	var first any
+	for n := 0; ; n++ {
+		var document any
+		err := decoder.Decode(&document)
+		if errors.Is(err, io.EOF) && n > 0 {
+			break
+		}
+		ts.Check(err)
+		if n == 0 {
+			first = document
+		}
+	}
+	at := first
+	for step := range strings.SplitSeq(strings.Trim(args[1], "."), ".") {
+		switch place := at.(type) {
+		case map[string]any:
+			if step != "" {
+				at = place[step]
+			}
+		case []any:
+			i, err := strconv.Atoi(step)
+			ts.Check(err)
+			if i >= len(place) {
+				ts.Fatalf("%s: there are %d", args[1], len(place))
+			}
+			at = place[i]
+		}
+	}
+	object, ok := at.(map[string]any)
+	if !ok {
+		ts.Fatalf("%s is %v, not an object", args[1], at)
+	}
+	if got, want := strings.Join(slices.Sorted(maps.Keys(object)), " "), strings.Join(args[2:], " "); got != want {
+		ts.Fatalf("%s has the keys\n%s\nwant\n%s", args[1], got, want)
+	}
+}
+
+// appears waits until a file holds what a regular expression says.
+func appears(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile(`(?m)` + args[1])
+	var text []byte
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if text, _ = os.ReadFile(ts.MkAbs(args[0])); want.Match(text) {
+			return
+		}
+	}
+	ts.Fatalf("%s did not get %s in 20 s:\n%s", args[0], args[1], text)
 }
 
 func awaitFile(ts *testscript.TestScript, file string) {

@@ -65,7 +65,7 @@ type show struct {
 }
 
 func (p *program) newShow() *show {
-	return &show{p: p, terminal: isTerminal(p.stderr), since: time.Now(), attempt: 1}
+	return &show{p: p, terminal: isTerminal(p.stderr) && os.Getenv("TERM") != "dumb", since: time.Now(), attempt: 1}
 }
 
 // event shows an event that is not the result. An error means that the output cannot be written.

@@ -215,6 +215,13 @@ func TestCompose(t *testing.T) {
 		}
 	})
 
+	t.Run("restart of NATS alone", func(t *testing.T) {
+		d.compose("restart", "nats")
+		d.healthy("nats", 1)
+		// Who is there is kept in memory, and told anew.
+		d.fleet(newClient(t, connectTo(t, d.url("agent"))), 3)
+	})
+
 	t.Run("down", func(t *testing.T) {
 		began := time.Now()
 		d.compose("stop")

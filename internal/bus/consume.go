@@ -277,7 +277,11 @@ func (l *loop) failed(take context.Context, err error) {
 const settleWait = 30 * time.Second
 
 func (l *loop) settle(msg jetstream.Msg, s contracts.Settlement) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.work), settleWait)
+	wait := settleWait
+	if l.work.Err() != nil && !l.bus.Connected() {
+		wait = 0 // the executor stops, and must not wait for a server that is away
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.work), wait)
 	defer cancel()
 	for {
 		err := l.bus.await(ctx)

@@ -51,11 +51,14 @@ type Journal struct {
 	keeper  bool  // a goroutine waits for the answers
 	err     error // for ever: the server will never take it, or ctx has ended
 	last    time.Time
-	away    bool  // the server, so that the spool is written
-	spool   spool // what comes after sent
-	spilled int   // messages that are in it, or on their way from there to sent
-	credit  int64 // bytes that may go to the spool while it is published
-	full    bool  // it was told that the spool is
+	held    bool   // a message before is not on its way: nothing is sent until again has sent all, in order
+	suspect bool   // a message may have been sent before one that is not stored
+	epoch   uint64 // of the connection on which all in sent were sent
+	away    bool   // the server, so that the spool is written
+	spool   spool  // what comes after sent
+	spilled int    // messages that are in it, or on their way from there to sent
+	credit  int64  // bytes that may go to the spool while it is published
+	full    bool   // it was told that the spool is
 
 	// Freed is called whenever there is room again. It must not block, nor call the journal.
 	freed func()
@@ -144,11 +147,25 @@ func (j *Journal) publish(e entry) error {
 		e.free()
 		return j.err
 	}
-	j.send(&e)
+	if j.inOrder() {
+		j.send(&e)
+	}
 	j.sent = append(j.sent, e)
 	j.bytes += len(e.msg.Data)
 	j.added()
 	return nil
+}
+
+// inOrder reports whether a message may be sent now: all before it are stored, or on their way on this connection. After
+// a reconnect they may be lost, which keep hears a little later, and a message on the new connection would be stored before
+// them.
+func (j *Journal) inOrder() bool {
+	epoch := j.bus.epoch()
+	if len(j.sent) == 0 {
+		j.held, j.epoch = false, epoch
+	}
+	j.held = j.held || j.epoch != epoch
+	return !j.held
 }
 
 // added is called with the lock after a message was added.
@@ -180,7 +197,7 @@ func (j *Journal) append(e *entry) (bool, error) {
 	err := j.spool.append(e)
 	j.mu.Lock()
 	if j.err != nil {
-		return false, nil
+		return false, nil //nolint:nilerr // the writer reads j.err
 	}
 	if err != nil {
 		if !j.full {
@@ -205,7 +222,7 @@ func (j *Journal) append(e *entry) (bool, error) {
 func (j *Journal) refill() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for j.err == nil && !j.away && j.spilled > 0 && j.room() {
+	for j.err == nil && !j.away && j.spilled > 0 && j.room() && j.inOrder() {
 		j.mu.Unlock()
 		e, err := j.spool.next()
 		j.mu.Lock()
@@ -239,10 +256,13 @@ func (j *Journal) send(e *entry) {
 	}
 	var err error
 	if e.future, err = j.bus.js.PublishMsgAsync(e.msg, onePublish); err != nil {
-		e.future = nil
+		e.future, j.held = nil, true
+	}
+	if j.bus.epoch() != j.epoch { // lost in that moment; on which connection did it go?
+		j.held, j.suspect = true, true
 	}
 	if !e.quiet && j.copies.Reply != contracts.ReplyResult {
-		j.bus.copy(j.copies, e.msg)
+		_ = j.bus.copy(j.copies, e.msg) // what is stored is the truth
 	}
 }
 
@@ -344,16 +364,20 @@ func (j *Journal) again(cause error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	kept := j.sent[:0:0]
+	trusted := !j.suspect
+	j.held, j.suspect, j.epoch = false, false, j.bus.epoch()
 	for _, e := range j.sent {
 		if e.seq > 0 && e.seq <= stored {
-			if time.Since(e.first) > replyDuplicates/2 {
+			if time.Since(e.first) > replyDuplicates/2 && trusted {
 				j.bytes -= len(e.msg.Data)
 				e.free()
 				continue
 			}
 			e.quiet = true // its copy was sent
 		}
-		j.send(&e)
+		if e.future = nil; !j.held { // else the connection is away again, and the rest is sent the next time
+			j.send(&e)
+		}
 		kept = append(kept, e)
 	}
 	j.sent = kept

@@ -226,3 +226,30 @@ func TestJournalSaysThatTheRunGoesOn(t *testing.T) {
 		t.Error("it was stored")
 	}
 }
+
+// A connection that is cut again and again, while a tool prints slowly and chunks are on their way: all of it is stored,
+// once, and in order.
+func TestJournalOverCuts(t *testing.T) {
+	s := startServer(t)
+	p := newProxy(t, s.Port())
+	p.slow.Store(int64(2 * time.Millisecond))
+	b := connect(t, p.url())
+	direct := connect(t, s.URL())
+	j := b.Journal(t.Context(), "cuts", 1, contracts.Copies{}, nil)
+	const chunks, each = 600, 60
+	pace := time.NewTicker(10 * time.Millisecond) // so slow that the window has room during a cut
+	defer pace.Stop()
+	for i := 1; i <= chunks; i++ {
+		<-pace.C
+		if err := j.Output(chunk(i), nil); err != nil {
+			t.Fatal(err)
+		}
+		if i%each == each/2 {
+			p.cut(false)
+		}
+	}
+	if err := j.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	checkChunks(t, storedChunks(t, direct, "cuts"), chunks)
+}

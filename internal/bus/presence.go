@@ -80,10 +80,7 @@ func (p *Presence) put(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	if _, err := p.Fleet(ctx); err != nil { // also how crowded it is
-		if !errors.Is(err, jetstream.ErrStreamNotFound) && !errors.Is(err, jetstream.ErrNoStreamResponse) {
-			return err
-		}
-		// The bucket is in memory, and was forgotten when the server was restarted.
+		// The bucket is in memory: a restart of the server forgets it.
 		if _, err := p.bus.ensureBucket(ctx, p.bus.executorsBucket(), mend, &Declared{}); err != nil {
 			return err
 		}

@@ -29,6 +29,10 @@ test: ## Run all tests with the race detector; they need Go, python3 and Linux, 
 lint: ## Check format, import rules and common mistakes (the first time it builds the linter)
 	$(GOLANGCI_LINT) run ./...
 
+.PHONY: docs
+docs: ## Write the generated pages anew: docs/cli-reference.md and docs/configuration.md
+	$(GO) test -run '^Test(CLI|Configuration)Reference$$' ./cmd/executor -update
+
 .PHONY: bench
 bench: build ## Measure against the bare thing in the same rounds (see docs/performance.md)
 	EXECUTOR_BENCH_PROGRAM=$(CURDIR)/bin/executor $(GO) test -run '^$$' -bench . -benchtime $(ROUNDS)x -timeout 30m ./cmd/executor

@@ -50,7 +50,7 @@ Requests may bring their own contracts. Tools run as ordinary processes with you
 	c.Flags().StringVar(&flags.http, "http", "", "`ADDR` of /healthz and /readyz; port 0 for any free one, \"off\" for none (default 127.0.0.1:8088, or any free port)")
 	c.Flags().BoolVar(&flags.noAuth, "no-auth", false, "let every process of this machine use the NATS server")
 	c.Flags().StringVar(&flags.config, "config", "", "configuration `FILE`")
-	c.Flags().StringVar(&flags.level, "log-level", "", "debug, info, warn (the default) or error")
+	c.Flags().StringVar(&flags.level, "log-level", "", "`LEVEL`: debug, info, warn (the default) or error")
 	flags.changed = c.Flags().Changed
 	c.RunE = func(c *cobra.Command, _ []string) error { return p.dev(c.Context(), flags) }
 	return c

@@ -123,7 +123,7 @@ func (d *doctor) examine(flags *fleetFlags) {
 		d.say(findingFail, "nats", err.Error(), "start a server, or say where one is: --server, --context, $NATS_URL")
 		return
 	}
-	d.nats(config)
+	d.nats(config, flags)
 }
 
 func (d *doctor) contracts(config configs.Config) {
@@ -187,9 +187,9 @@ func try(ctx context.Context, name string, engine engines.Engine) (engines.Exit,
 	}, io.Discard, io.Discard)
 }
 
-func (d *doctor) nats(config configs.Config) {
+func (d *doctor) nats(config configs.Config, flags *fleetFlags) {
 	config.NATS.ConnectWait = contracts.Seconds(2)
-	b, err := bus.Connect(d.ctx, config.NATS, "doctor-"+instanceName(), zerolog.Nop())
+	b, err := flags.dial(d.ctx, &config, "doctor-"+instanceName(), zerolog.Nop())
 	if err != nil {
 		d.say(findingFail, "nats", err.Error(), "start a server, or say where one is: --server, --context, $NATS_URL")
 		return

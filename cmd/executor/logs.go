@@ -23,7 +23,7 @@ Ctrl-C ends this command and leaves the run alone.`,
 	}
 	flags.register(c)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on to the end of the run")
-	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit as `executor run` would, once the run has ended")
+	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit as executor run would, once the run has ended")
 	c.Flags().BoolVar(&asJSON, "json", false, "print every event as a line of JSON, the result last")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if err := checkRun(args[0]); err != nil {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/praxis-sdk/executor/configs"
@@ -41,6 +43,18 @@ func (f *fleetFlags) configuration() (configs.Config, error) {
 	return config, err
 }
 
+// dial connects for an operator's command. Where nobody named a configuration and the server is an executor dev's, what is
+// configured there is what dev configures.
+func (f *fleetFlags) dial(ctx context.Context, config *configs.Config, name string, log zerolog.Logger) (*bus.Bus, error) {
+	b, err := bus.Connect(ctx, config.NATS, name, log)
+	if err != nil || f.config != "" || !b.OnDevServer() || config.NATS.Streams == configs.Development().NATS.Streams {
+		return b, err
+	}
+	b.Close()
+	config.NATS.Streams = configs.Development().NATS.Streams
+	return bus.Connect(ctx, config.NATS, name, log)
+}
+
 // provisioned is what provision --json prints.
 type provisioned struct {
 	Changes []bus.Declared `json:"changes"`
@@ -65,7 +79,7 @@ a change of nats.streams, nats.replicas or nats.ack_wait, or where executors may
 			return err
 		}
 		config.Log.Level = "warn"
-		b, err := bus.Connect(c.Context(), config.NATS, "provision-"+instanceName(), newLogger(config.Log, p.stderr))
+		b, err := flags.dial(c.Context(), &config, "provision-"+instanceName(), newLogger(config.Log, p.stderr))
 		if err != nil {
 			return err
 		}

@@ -33,12 +33,12 @@ func (f *requestFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.context, "ctx", nil, "context value `NAME=VALUE`; repeatable")
 	c.Flags().StringArrayVar(&f.labels, "label", nil, "label `NAME=VALUE`; repeatable")
 	c.Flags().StringVar(&f.stdin, "stdin", "", "`FILE` that the tool reads as its stdin; - for this command's own")
-	c.Flags().DurationVar(&f.timeout, "timeout", 0, "longest run, as 30s (default the contract's)")
-	c.Flags().DurationVar(&f.queueTimeout, "queue-timeout", 0, "longest wait in the queue")
+	c.Flags().DurationVar(&f.timeout, "timeout", 0, "longest run, a `DURATION` as 30s (default the contract's)")
+	c.Flags().DurationVar(&f.queueTimeout, "queue-timeout", 0, "longest wait in the queue, a `DURATION` as 1m")
 	c.Flags().StringVar(&f.version, "version", "", "`VERSION` of the tool (default the newest)")
 	c.Flags().StringVar(&f.tool, "tool", "", "`NAME` of the tool in a FILE with several")
 	c.Flags().StringVar(&f.id, "id", "", "`ID` of the request (default a random one)")
-	c.Flags().StringVar(&f.priority, "priority", "", "high, normal or low")
+	c.Flags().StringVar(&f.priority, "priority", "", "`PRIORITY` of the request: high, normal or low")
 }
 
 // check finds the mistakes that can be seen without asking anybody.

@@ -25,7 +25,7 @@ while the run has no result; --wait waits for it.`,
 	}
 	flags.register(c)
 	c.Flags().BoolVar(&wait, "wait", false, "wait for the end of the run")
-	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit as `executor run` would")
+	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit as executor run would")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if err := checkRun(args[0]); err != nil {

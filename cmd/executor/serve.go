@@ -29,8 +29,8 @@ without one it runs only tools from --tools, and nothing that needs permission.`
 	c.Flags().StringVar(&flags.data, "data", "", "`DIR` for the files of runs and caches")
 	c.Flags().StringVar(&flags.http, "http", "", "`ADDR` of /healthz and /readyz, as 127.0.0.1:8088 (\"off\" for none)")
 	c.Flags().StringVar(&flags.name, "name", "", "`NAME` of this instance")
-	c.Flags().IntVar(&flags.slots, "slots", 0, "runs at a time (default four for each processor)")
-	c.Flags().StringVar(&flags.level, "log-level", "", "debug, info, warn or error")
+	c.Flags().IntVar(&flags.slots, "slots", 0, "`N` runs at a time (default four for each processor)")
+	c.Flags().StringVar(&flags.level, "log-level", "", "`LEVEL`: debug, info, warn or error")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		config := configs.Default()
 		if flags.config != "" {

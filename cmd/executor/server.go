@@ -28,7 +28,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.creds, "creds", "", "`FILE` with NATS user credentials (default $NATS_CREDS)")
 	c.Flags().StringVar(&f.context, "context", "", "`NAME` of a context of the nats CLI: server and credentials (default $NATS_CONTEXT)")
 	c.Flags().StringVar(&f.data, "data", "", "data `DIR` of the executor dev to use")
-	c.Flags().StringVar(&f.prefix, "prefix", contracts.DefaultPrefix, "subject prefix of the executors")
+	c.Flags().StringVar(&f.prefix, "prefix", contracts.DefaultPrefix, "subject `PREFIX` of the executors")
 }
 
 // place is where the server is found: --server, --context or --data; then $NATS_URL; then $NATS_CONTEXT; then the executor dev

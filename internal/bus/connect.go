@@ -218,6 +218,9 @@ func (b *Bus) Server() (version string, away time.Duration, err error) {
 // URL is the server that this instance is connected to, without credentials: a token too, which nats.go leaves in.
 func (b *Bus) URL() string { return redact([]string{b.nc.ConnectedUrl()}) }
 
+// OnDevServer reports whether the server is that of an executor dev.
+func (b *Bus) OnDevServer() bool { return b.nc.ConnectedServerName() == devServerName }
+
 // epoch is another number after every reconnect, from the moment on in which the new connection can be used.
 func (b *Bus) epoch() uint64 { return b.nc.Stats().Reconnects }
 

@@ -13,6 +13,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
+// devServerName tells clients what kind of server they are connected to.
+const devServerName = "executor-dev"
+
 // Server is a NATS server with JetStream inside of this process, for executor dev and for tests.
 type Server struct {
 	server *server.Server
@@ -47,7 +50,7 @@ func StartServer(c ServerConfig) (*Server, error) {
 		l.Close()
 	}
 	options := &server.Options{
-		ServerName: "executor-dev", Host: c.Host, Port: c.Port, Authorization: c.Token,
+		ServerName: devServerName, Host: c.Host, Port: c.Port, Authorization: c.Token,
 		JetStream: true, StoreDir: filepath.Clean(c.Dir), SyncAlways: c.AlwaysSync,
 		NoSigs: true, DisableJetStreamBanner: true, MaxPayload: 1 << 20, NoSystemAccount: false,
 	}

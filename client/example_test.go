@@ -103,7 +103,7 @@ func ExampleClient_State() {
 	defer stop()
 	c := f.client
 
-	run, err := c.Start(ctx, client.Request{ID: "long", Tool: "play", Args: map[string]any{"first": "await:go"}})
+	run, err := c.Start(ctx, client.Request{ID: "long", Tool: "play", Args: map[string]any{"first": "out:working", "second": "await:go"}})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -225,7 +225,7 @@ func TestQueues(t *testing.T) {
 	if err != nil || queues == nil || requests == nil || len(queues)+len(requests) != 0 {
 		t.Errorf("empty: %v %v %v", queues, requests, err)
 	}
-	submit(t, f, play("first", "await:go"))
+	submit(t, f, play("first", "out:working", "await:go"))
 	f.engine.AwaitStarts(t, 1)
 	second := play("second")
 	second.Priority = contracts.PriorityHigh

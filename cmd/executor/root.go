@@ -137,6 +137,9 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		return exitOK
 	}
 	var code exitCode
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitInterrupted
+	}
 	if !errors.As(err, &code) {
 		code = exitCode{exitError, err.Error(), false}
 	}

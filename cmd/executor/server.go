@@ -89,7 +89,7 @@ func (f *serverFlags) connect(ctx context.Context) (*client.Client, *nats.Conn, 
 	}
 	nc, err := bus.DialClient(ctx, config, "executor cli")
 	if err != nil {
-		if here {
+		if here && ctx.Err() == nil {
 			return nil, nil, fmt.Errorf("no executor runs on this machine (%w); start one with: executor dev", err)
 		}
 		return nil, nil, err

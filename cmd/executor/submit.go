@@ -13,7 +13,8 @@ func (p *program) submitCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "submit TOOL|FILE", Short: "Hand in a request and do not wait", Args: one("the tool, or the contract file, to run"),
 		Long: `submit hands in a request and prints its id when it is stored. It takes the flags of run. Ask for the run by its id:
-executor logs -f ID, executor result ID, executor cancel ID. A request that is refused exits with 125.`,
+executor logs -f ID, executor result ID, executor cancel ID. A request that is refused exits with 125. That an id
+belongs to another request is found out later, by the executor that takes it.`,
 		Example:           "  id=$(executor submit text_analyzer --arg text='to be or not to be')\n  executor logs -f \"$id\"",
 		ValidArgsFunction: p.completeTools(&flags.serverFlags),
 	}

@@ -115,6 +115,9 @@ func dial(ctx context.Context, config Config, options []nats.Option, log zerolog
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) { // somebody does not want to wait
+				return nil, context.Canceled
+			}
 			return nil, fmt.Errorf("connect to NATS at %s: %w; is a server running there? (nats.urls, or --server)", where, err)
 		}
 	}

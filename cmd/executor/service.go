@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -67,6 +68,7 @@ type service struct {
 	core     *executor.Executor
 	slots    *bus.Slots
 	http     *httpServer
+	open     atomic.Bool // requests are taken
 	draining sync.Once
 	drains   chan struct{} // closed when it takes no more
 }
@@ -218,6 +220,7 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 		case <-background.Done():
 		}
 	})
+	s.open.Store(true)
 	s.log.Info().Str("executor", s.name).Strs("engines", s.engineNames()).Int("slots", s.slots.Total()).Int("tools", s.registry.Len()).
 		Str("version", programVersion()).Msg("executor is ready")
 	if ready != nil {
@@ -321,6 +324,8 @@ func (s *service) ready() error {
 	switch {
 	case s.isDraining():
 		return errors.New("draining")
+	case !s.open.Load():
+		return errors.New("starting")
 	case !s.bus.Connected():
 		return errors.New("no connection to NATS")
 	}

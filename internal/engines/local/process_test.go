@@ -374,7 +374,7 @@ func strange(t *testing.T, argv ...string) string {
 	t.Helper()
 	c := helper{DataDir: t.TempDir(), Capture: true}.command(t, argv...)
 	script := []string{enginetest.Build(t)}
-	for _, name := range []string{"INT", "HUP", "PIPE", "QUIT", "TSTP", "TTIN", "TTOU", "CONT", "USR1", "TERM", "ALRM", "40"} {
+	for _, name := range []string{"INT", "HUP", "PIPE", "QUIT", "TSTP", "TTIN", "TTOU", "CONT", "USR1", "TERM", "ALRM", "32", "33", "40"} {
 		script = append(script, "ignore:"+name)
 	}
 	for _, name := range []string{"INT", "TERM", "USR2", "PIPE", "HUP", "CONT", "41"} {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -88,10 +89,27 @@ func setUpShim() error {
 	// keeps us alive when somebody signals all our service's processes, as systemd does: we end with the executor.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
 		unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGCONT)
+	heedAllSignals()
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
 		return fmt.Errorf("unblock signals: %w", err)
 	}
 	return nil
+}
+
+// heedAllSignals gives the default effect to the signals that are ignored still: Go leaves alone those that it has no use
+// for, as 32 and 33, and they may have been ignored by whoever started the executor.
+func heedAllSignals() {
+	const last = 64
+	for signal := uintptr(1); signal <= last; signal++ {
+		// The kernel's struct sigaction: the handler first, on every architecture, and no more than four words in all.
+		var is, byDefault [4]uintptr
+		const ignored = 1 // SIG_IGN
+		const setSize = 8 // bytes of the kernel's sigset_t
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, signal, 0, uintptr(unsafe.Pointer(&is)), setSize, 0, 0)
+		if errno == 0 && is[0] == ignored {
+			unix.RawSyscall6(unix.SYS_RT_SIGACTION, signal, uintptr(unsafe.Pointer(&byDefault)), 0, setSize, 0, 0)
+		}
+	}
 }
 
 // shim is one run as the shim sees it.

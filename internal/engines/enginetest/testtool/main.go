@@ -222,6 +222,9 @@ func step(script []string) (int, error) {
 		var s syscall.Signal
 		if s, err = signalOf(rest); err == nil {
 			signal.Ignore(s)
+			// Go leaves 32 to 34 alone.
+			ignored := [4]uintptr{1} // SIG_IGN, as the kernel's struct sigaction begins
+			syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&ignored)), 0, 8, 0, 0)
 		}
 	case "mask":
 		err = mask(rest)

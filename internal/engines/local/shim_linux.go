@@ -107,7 +107,7 @@ func heedAllSignals() {
 		const setSize = 8 // bytes of the kernel's sigset_t
 		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, signal, 0, uintptr(unsafe.Pointer(&is)), setSize, 0, 0)
 		if errno == 0 && is[0] == ignored {
-			unix.RawSyscall6(unix.SYS_RT_SIGACTION, signal, uintptr(unsafe.Pointer(&byDefault)), 0, setSize, 0, 0)
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, signal, uintptr(unsafe.Pointer(&byDefault)), 0, setSize, 0, 0)
 		}
 	}
 }

@@ -153,11 +153,11 @@ func TestNATSIsAwayDuringAFlood(t *testing.T) {
 	}
 }
 
-// What is kept and published again does not go through memory: 100 MB, without anybody who follows.
+// What is kept and published again does not go through memory: 200 MB, without anybody who follows.
 func TestMemoryWhileNATSIsAway(t *testing.T) {
 	f := startFlood(t, "1Gi")
 	nc := connectTo(t, f.server.URL())
-	const times = 96
+	const times = 192
 	request := shell(`echo $$ > ` + f.dir + `/started; while [ ! -e ` + f.dir + `/go ]; do sleep 0.01; done
 		i=0; while [ $i -lt ` + strconv.Itoa(times) + ` ]; do cat ` + f.file + `; i=$((i+1)); done; echo $i > ` + f.dir + `/printed`)
 	text, err := json.Marshal(request)
@@ -190,10 +190,10 @@ func TestMemoryWhileNATSIsAway(t *testing.T) {
 	eventually(t, "all is published", func() bool { _, files := f.spilled(); return files == 0 })
 	expectStatus(t, nc, request.ID, "started finished")
 	f.checkStored(t, request.ID, times*len(f.pattern))
-	if grown := (most.Load() - before) >> 20; grown > 40 {
+	grown := (most.Load() - before) >> 20
+	t.Logf("memory grew by %d MiB", grown)
+	if grown > 120 { // about 16; under the race detector, which the program of this test has as well, 80
 		t.Errorf("memory grew by %d MiB", grown)
-	} else {
-		t.Logf("memory grew by %d MiB", grown)
 	}
 }
 

@@ -107,7 +107,7 @@ func (f *FrontDoor) Close() {
 		f.bus.log.Debug().Err(err).Msg("the NATS service did not stop cleanly")
 	}
 	// What the server had sent before it heard that is handed on by the library, a little later, and not lost.
-	if f.bus.nc.FlushTimeout(requestTimeout) == nil {
+	if f.bus.Connected() && f.bus.nc.FlushTimeout(time.Second) == nil {
 		time.Sleep(lastRequests)
 	}
 	f.cancel()

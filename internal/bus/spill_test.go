@@ -5,9 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -340,77 +337,6 @@ func TestSpillIsShared(t *testing.T) {
 	eventually(t, "the last has more after the end of the first", func() bool { return inSpool(3) > before })
 }
 
-// tinyDisk is a file system of a few MiB, where the user may make one; else nothing.
-func tinyDisk(t *testing.T, size int) (dir string, mounted bool) {
-	t.Helper()
-	dir = t.TempDir()
-	if err := syscall.Mount("tiny", dir, "tmpfs", 0, "size="+strconv.Itoa(size)); err != nil {
-		return dir, false
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Errorf("something is still open: %v", err)
-		}
-	})
-	return dir, true
-}
-
-// limitFiles bounds the size of all files that this process writes. It stands for a full disk where none can be made.
-func limitFiles(t *testing.T, size uint64) {
-	t.Helper()
-	var old syscall.Rlimit
-	const fileSize = 1 // RLIMIT_FSIZE
-	if err := syscall.Getrlimit(fileSize, &old); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Setrlimit(fileSize, &syscall.Rlimit{Cur: size, Max: old.Max}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Setrlimit(fileSize, &old) })
-}
-
-// A disk that is full is a spool that is full: the writer waits, is told of once, and goes on when there is room again.
-func TestSpillOnAFullDisk(t *testing.T) {
-	s := startRestartable(t)
-	b := spilling(t, s.URL(), 1<<30)
-	const size = 6 << 20
-	dir, mounted := tinyDisk(t, size)
-	if !mounted {
-		limitFiles(t, size)
-	}
-	if err := b.SpillTo(dir, 1<<30); err != nil {
-		t.Fatal(err)
-	}
-	var log logged
-	b.log = zerolog.New(&log)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	f := newFlood(64 << 20)
-	j := b.Journal(ctx, "a", 1, contracts.Copies{}, nil)
-	s.stop(b)
-	var reached atomic.Int64
-	written := make(chan error, 1)
-	go func() { written <- f.write(b, j, f.chunks(), &reached) }()
-	eventually(t, "the disk is full", func() bool { return strings.Contains(log.String(), "waits on its write") })
-	if text := log.String(); mounted && !strings.Contains(text, "no space left on device") || strings.Count(text, "waits on its write") != 1 {
-		t.Errorf("it was told: %s", text)
-	}
-	if n := (reached.Load() - windowMessages) * floodChunk; n < size-2*floodChunk || n > size {
-		t.Errorf("%d bytes were taken on a disk of %d", n, size)
-	}
-	if !mounted { // a server does not start with files of that size
-		limitFiles(t, 1<<40)
-	}
-	s.start()
-	if err := <-written; err != nil {
-		t.Fatal(err)
-	}
-	if err := j.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	f.check(t, b, "a")
-}
-
 // A directory that is gone, and comes back: the writer waits, and then goes on although NATS is still away.
 func TestSpillLooksAgain(t *testing.T) {
 	s := startRestartable(t)
@@ -687,122 +613,4 @@ func TestSpillThatLostItsBytes(t *testing.T) {
 			}
 		})
 	}
-}
-
-// The file of a spool is private, and its space goes back while it is read.
-func TestSpoolFile(t *testing.T) {
-	shared := &spill{dir: t.TempDir(), most: 1 << 30}
-	q := &spool{shared: shared}
-	e := entry{msg: &nats.Msg{Header: nats.Header{"A": {"b"}}, Data: bytes.Repeat([]byte("x"), 64<<10)}, seq: 1}
-	for range 512 {
-		if err := q.append(&e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	info, err := q.file.Stat()
-	if err != nil || info.Mode() != fs.FileMode(0o600) {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-	if stat := info.Sys().(*syscall.Stat_t); stat.Nlink != 0 {
-		t.Errorf("it has %d names", stat.Nlink)
-	}
-	blocks := func() int64 {
-		info, err := q.file.Stat()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return info.Sys().(*syscall.Stat_t).Blocks * 512
-	}
-	whole := blocks()
-	for i := range 512 {
-		if i == 256 {
-			if left, used := blocks(), shared.inUse(); left > whole/2+2*giveBack || used > whole/2+2*giveBack {
-				t.Errorf("half of it is read, and it still takes %d of %d bytes, and %d are counted", left, whole, used)
-			}
-		}
-		got, err := q.next()
-		if err != nil || !bytes.Equal(got.msg.Data, e.msg.Data) || got.msg.Header.Get("A") != "b" {
-			t.Fatal(err)
-		}
-		got.free()
-	}
-	if q.file != nil || shared.inUse() != 0 {
-		t.Errorf("it is empty and has %d bytes", shared.inUse())
-	}
-	if got, err := q.next(); got != nil || err != nil {
-		t.Errorf("%v, %v", got, err)
-	}
-	q.close()
-	if err := q.append(&e); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("after its end: %v", err)
-	}
-}
-
-func TestRecords(t *testing.T) {
-	for name, e := range map[string]entry{
-		"output":               {seq: 1 << 60, msg: &nats.Msg{Header: nats.Header{"A": {"b"}, "Empty": {""}, "Two": {"x", "y"}}, Data: []byte{0, 255, '\n'}}},
-		"an event":             {msg: &nats.Msg{Header: nats.Header{"A": {strings.Repeat("ä", 1000)}}, Data: []byte("{}")}},
-		"one without a copy":   {quiet: true, msg: &nats.Msg{Data: []byte("{}")}},
-		"one without anything": {msg: &nats.Msg{}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := decodeRecord(append(encodeRecord(&e), e.msg.Data...))
-			if err != nil {
-				t.Fatal(err)
-			}
-			sameRecord(t, got, &e)
-		})
-	}
-}
-
-func decodeRecord(b []byte) (*entry, error) {
-	head, err := decodeHead(b, int64(len(b)))
-	if err != nil {
-		return nil, err
-	}
-	return head.decode(b[recordHead : recordHead+head.size()])
-}
-
-func sameRecord(t *testing.T, got, want *entry) {
-	t.Helper()
-	if got.seq != want.seq || got.quiet != want.quiet || !bytes.Equal(got.msg.Data, want.msg.Data) || len(got.msg.Header) != len(want.msg.Header) {
-		t.Errorf("%+v, want %+v", got, want)
-	}
-	for name, values := range want.msg.Header {
-		if strings.Join(got.msg.Header[name], "|") != strings.Join(values, "|") {
-			t.Errorf("%s is %q, want %q", name, got.msg.Header[name], values)
-		}
-	}
-}
-
-// FuzzRecord: whatever stands in a file is refused, or is a record that is written as it was read.
-func FuzzRecord(f *testing.F) {
-	for _, e := range []entry{
-		{seq: 7, msg: &nats.Msg{Header: nats.Header{"A": {"b", "c"}}, Data: []byte("text")}},
-		{quiet: true, msg: &nats.Msg{Header: nats.Header{}}},
-	} {
-		f.Add(append(encodeRecord(&e), e.msg.Data...), true)
-	}
-	f.Add([]byte{}, false)
-	f.Add(bytes.Repeat([]byte{0xff}, 64), false)
-	f.Fuzz(func(t *testing.T, b []byte, mend bool) {
-		if mend && len(b) >= recordHead { // a sum that is right lets the rest be reached
-			mendSum(b)
-		}
-		got, err := decodeRecord(b)
-		if err != nil {
-			return
-		}
-		again, err := decodeRecord(append(encodeRecord(got), got.msg.Data...))
-		if err != nil {
-			t.Fatal(err)
-		}
-		sameRecord(t, again, got)
-	})
-}
-
-// mendSum makes the sum of a record right.
-func mendSum(b []byte) {
-	end := uint64(recordHead) + uint64(binary.LittleEndian.Uint32(b[4:])) + uint64(binary.LittleEndian.Uint32(b[8:]))
-	binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:min(end, uint64(len(b)))], castagnoli))
 }

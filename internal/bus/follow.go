@@ -81,10 +81,20 @@ func (f *follower) follow(ctx context.Context) error {
 		return err
 	}
 	defer probe.Unsubscribe()
-	if event, _, err := f.bus.lastStatus(ctx, f.question.ID); err != nil {
-		return f.bus.explain(err)
-	} else if event != nil {
-		f.attempt = event.Attempt
+	for {
+		event, _, err := f.bus.lastStatus(ctx, f.question.ID)
+		if err == nil {
+			if event != nil {
+				f.attempt = event.Attempt
+			}
+			break
+		}
+		if ctx.Err() != nil || !transient(err) {
+			return f.bus.explain(err)
+		}
+		if err := f.bus.pause(ctx); err != nil { // a server that was just started has its streams a little later
+			return err
+		}
 	}
 
 	next, said := uint64(1), time.Now()

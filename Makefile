@@ -21,7 +21,7 @@ run: build ## Build, and run everything on this machine with the sample tools
 	bin/executor dev --tools configs/tools
 
 .PHONY: test
-test: ## Run all tests with the race detector; they need Go, python3 and Linux, and nothing else
+test: ## Run all tests with the race detector; they need Linux, Go, python3, and some Docker or npm, else these are skipped
 	$(GO) vet ./...
 	$(GO) test -race -timeout 15m $(GOTEST_FLAGS) ./...
 

@@ -284,8 +284,10 @@ func TestSameIDWhileItRuns(t *testing.T) {
 	r := newRig(t)
 	other := joinRig(t, r.url, func(c *Config) { c.Name = "other" })
 	first := r.ask(script("same", "out:once", "await:go"))
-	for len(r.engine.Starts())+len(other.engine.Starts()) == 0 {
-		time.Sleep(time.Millisecond)
+	for deadline := time.Now().Add(10 * time.Second); len(r.engine.Starts())+len(other.engine.Starts()) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the first was not started within 10 s")
+		}
 	}
 	for range 3 { // on either executor
 		copies, result := r.ask(script("same", "out:something else")).read()

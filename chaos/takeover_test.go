@@ -1,0 +1,40 @@
+//go:build linux
+
+package chaos_test
+
+import (
+	"testing"
+	"time"
+)
+
+// takeoverMost is the longest time from the kill of an executor until another one has started what it ran, where there are
+// slots free.
+const takeoverMost = ackWait + time.Second
+
+// testTakeover measures it: idle executors, a few runs, a kill.
+func testTakeover(t *testing.T) {
+	f := newFleet(t, options{servers: 1})
+	rounds := max(3, asked.requests/40)
+	var requests []*request
+	for range rounds {
+		l := f.ask(4, 20*time.Millisecond, "long nap")
+		stored := l.stored()
+		requests = append(requests, stored...)
+		for _, r := range stored {
+			eventually(t, "it runs", 10*time.Second, func() bool { return f.wasStarted(r.id) })
+		}
+		time.Sleep(f.between(0, ackWait)) // at any time between two heartbeats
+		f.any().crash()
+		eventually(t, "all have ended", 30*time.Second, func() bool { ok, _ := f.settled(len(requests)); return ok })
+	}
+	v := f.close(requests)
+	if len(v.takeover) == 0 {
+		t.Error("nothing was taken over: nobody was killed who ran something")
+	}
+	for _, took := range v.takeover {
+		if took > takeoverMost {
+			t.Errorf("taken over after %s, more than %s", took, takeoverMost)
+		}
+	}
+	t.Logf("taken over %d times, the slowest after %s of ack_wait %s", len(v.takeover), most(v.takeover), ackWait)
+}

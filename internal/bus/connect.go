@@ -269,12 +269,20 @@ func (b *Bus) explain(err error) error {
 		!errors.Is(err, jetstream.ErrNoStreamResponse) && !errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
 		return err
 	}
-	b.denied.mu.Lock()
-	defer b.denied.mu.Unlock()
-	if b.denied.last != "" && time.Since(b.denied.at) < 2*requestTimeout {
-		return fmt.Errorf("%w (%s)", err, b.denied.last)
+	if denied := b.denied.recent(); denied != "" {
+		return fmt.Errorf("%w (%s)", err, denied)
 	}
 	return err
+}
+
+// recent is what the server forbade a moment ago, "" if nothing.
+func (d *denials) recent() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.at) < 2*requestTimeout {
+		return d.last
+	}
+	return ""
 }
 
 // await returns when there is a connection, or with the cause of ctx's end.

@@ -52,7 +52,7 @@ func (b *Bus) Consume(take, work context.Context, engines []string, slots *Slots
 	loops := make([]*loop, len(engines))
 	for i, engine := range engines {
 		l := &loop{bus: b, engine: engine, slots: slots, work: work, handle: handle}
-		err := l.open(take)
+		err := b.patiently(take, func() error { return l.open(take) })
 		if take.Err() != nil {
 			return nil //nolint:nilerr // asked to stop before it began
 		}

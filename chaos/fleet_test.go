@@ -131,12 +131,15 @@ func (s *seat) start() {
 
 func (s *seat) ready() {
 	s.fleet.t.Helper()
-	eventually(s.fleet.t, s.name+" is ready", 60*time.Second, func() bool {
-		if !s.alive() {
-			s.fleet.t.Fatalf("%s has ended: %s", s.name, tail(s.log, 5))
+	if !poll(60*time.Second, func() bool {
+		if !s.alive() { // nobody told it to
+			s.fleet.t.Errorf("%s has ended by itself: %s", s.name, tail(s.log, 5))
+			s.start()
 		}
 		return s.said("executor is ready", s.from)
-	})
+	}) {
+		s.fleet.t.Errorf("%s is not ready within a minute: %s", s.name, tail(s.log, 5))
+	}
 }
 
 // Faults. Each is counted for the table.

@@ -18,7 +18,7 @@ import (
 // everyday is what most scenarios ask for: mostly short tools, and some of all that can happen.
 var everyday = []string{
 	"touch", "touch", "touch", "touch", "touch", "touch", "touch", "touch", "touch", "touch",
-	"print", "print", "print", "nap", "nap", "flood", "litter", "fail", "too long", "cancelled",
+	"print", "print", "print", "long print", "nap", "long nap", "flood", "litter", "fail", "too long", "cancelled",
 }
 
 // load is a stream of requests.

@@ -3,7 +3,9 @@
 package chaos_test
 
 import (
+	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -11,7 +13,7 @@ import (
 // testMixture has all faults at once on a cluster, in any order, for as long as it is asked.
 func testMixture(t *testing.T) {
 	f := newFleet(t, options{servers: 3, executors: 4, spill: "8Mi"})
-	kinds := append([]string{"long nap", "long print"}, everyday...)
+	kinds := slices.Clone(everyday)
 	if merged.atMostOnce {
 		kinds = append(kinds, "once", "once")
 	}
@@ -65,8 +67,14 @@ func breakAnything(f *fleet) {
 				}
 			}
 		},
+		func(s *server) {
+			f.fault("stop server")
+			s.signal(syscall.SIGSTOP)
+			time.Sleep(2 * time.Second)
+			s.resume()
+		},
 		func(*server) {}, // let it be
-	}[f.random.IntN(4)]
+	}[f.random.IntN(5)]
 	seat, node, pause := f.any(), f.servers[f.random.IntN(3)], f.between(100*time.Millisecond, 700*time.Millisecond)
 	var both sync.WaitGroup
 	both.Go(func() { executor(seat) })

@@ -73,7 +73,7 @@ func scenarios() []scenario {
 		}},
 
 		// Without the claim two executors run the same attempt; without the fence of the result both store theirs.
-		{name: "pause-executors", options: options{servers: 1}, kinds: append([]string{"long nap", "long print"}, everyday...), break_: func(f *fleet) {
+		{name: "pause-executors", options: options{servers: 1}, break_: func(f *fleet) {
 			f.any().pause(ackWait + f.between(500*time.Millisecond, 1500*time.Millisecond))
 			time.Sleep(f.between(200*time.Millisecond, 800*time.Millisecond))
 		}},
@@ -205,6 +205,9 @@ func (f *fleet) close(requests []*request) *verdict {
 			break
 		}
 		f.t.Error(p)
+	}
+	for _, text := range v.slow {
+		f.t.Log(text)
 	}
 	left := f.leftBehind()
 	table.Lock()

@@ -77,7 +77,12 @@ func (s *server) healthy() bool {
 
 func (s *server) ready() {
 	s.tb.Helper()
-	eventually(s.tb, s.name+" is healthy", 60*time.Second, s.healthy)
+	for deadline := time.Now().Add(60 * time.Second); !s.healthy(); time.Sleep(100 * time.Millisecond) { // it logs each time that it is not
+		if time.Now().After(deadline) {
+			s.tb.Errorf("%s is not healthy within a minute: %s", s.name, complaints(s.log))
+			return
+		}
+	}
 }
 
 // restart kills it as a crash does and starts it again, after a pause or at once.

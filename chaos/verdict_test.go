@@ -22,6 +22,7 @@ type verdict struct {
 	shuffled int // runs whose chunks are stored out of their order: allowed on clusters
 	problems []string
 	takeover []time.Duration // from the kill of an executor until its run is started elsewhere
+	slow     []string        // those that took longer than where there are free slots and a server
 	waits    bool            // something is missing that may still come
 }
 
@@ -58,7 +59,7 @@ func (v *verdict) judge(r *request, e *evidence, deaths []death) {
 		v.twice++
 		v.wrong(r, "may run once, and was started %d times", e.starts[r.id])
 	}
-	v.measure(claims, deaths)
+	v.measure(r, claims, e.status[r.id], deaths)
 	results := e.results[r.id]
 	v.results += len(results)
 	switch {
@@ -93,12 +94,16 @@ func (v *verdict) claims(r *request, status []event) []event {
 }
 
 // measure notes how long after the kill of its executor a run was started by another one.
-func (v *verdict) measure(claims []event, deaths []death) {
+func (v *verdict) measure(r *request, claims, status []event, deaths []death) {
 	for i := range claims[:max(0, len(claims)-1)] {
 		this, next := claims[i], claims[i+1]
 		for _, d := range deaths {
 			if d.executor == this.Executor && d.at.After(this.Time) && d.at.Before(next.Time) {
-				v.takeover = append(v.takeover, next.Time.Sub(d.at))
+				took := next.Time.Sub(d.at)
+				v.takeover = append(v.takeover, took)
+				if took > takeoverMost {
+					v.slow = append(v.slow, fmt.Sprintf("%s: killed %s, started again %s later: %s", r.id, d.at.Format(clock), took, history(status)))
+				}
 				break
 			}
 		}
@@ -182,11 +187,14 @@ func (v *verdict) judgeOutput(r *request, got result, all []chunk) {
 	}
 }
 
+// clock is how times are shown.
+const clock = "05.000"
+
 // history is the status of a run in one line.
 func history(status []event) string {
 	text := ""
 	for _, ev := range status {
-		text += fmt.Sprintf(" %s:%d@%s", ev.Type, ev.Attempt, ev.Executor)
+		text += fmt.Sprintf(" %s:%d@%s(%s)", ev.Type, ev.Attempt, ev.Executor, ev.Time.Format(clock))
 	}
 	return cmp.Or(text, " nothing")[1:]
 }

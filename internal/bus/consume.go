@@ -267,13 +267,17 @@ func (l *loop) failed(take context.Context, err error) {
 		return
 	}
 	if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, nats.ErrNoResponders) {
-		ctx, cancel := context.WithTimeout(take, requestTimeout)
+		ctx, cancel := context.WithTimeout(take, openWait)
 		defer cancel()
 		if err := l.open(ctx); err != nil {
-			l.bus.log.Warn().Err(err).Str("engine", l.engine).Msg("the consumer of the queue is gone and cannot be made again yet")
+			l.bus.log.Warn().Err(err).Str("engine", l.engine).Msg("the consumer of the queue has no leader, or is gone and cannot be made again yet")
 		}
 	}
 }
+
+// openWait is how long a loop asks for a consumer that does not answer until it looks into the queue again. Nobody answers
+// for one whose leader has just gone, and the next one is there within a second or two.
+const openWait = time.Second
 
 // settleWait is how long we try to tell the server what became of a request. If it does not hear it, the request comes
 // again one ack-wait later, and is answered by what is stored.

@@ -78,15 +78,15 @@ func (l *load) hand(r *request) {
 	})
 	l.mu.Lock()
 	if stored {
+		r.stored = time.Now()
 		l.requests = append(l.requests, r)
 	} else {
 		l.untold++
 	}
 	l.mu.Unlock()
 	if stored && r.cancel {
-		if !poll(handWait, func() bool { return l.fleet.wasStarted(r.id) }) {
-			return // the verdict will say that it was never run
-		}
+		// While it runs, if it comes to that soon; else it is stopped while it waits.
+		poll(5*time.Second, func() bool { return l.fleet.wasStarted(r.id) })
 		if !l.until(func(ctx context.Context) error {
 			_, err := l.fleet.js.Publish(ctx, "tools.cancel."+r.id, nil)
 			return err

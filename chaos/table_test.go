@@ -46,7 +46,7 @@ func printTable(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "scenario\tfaults\trequests\tresults\tlost\tdoubled\tstarted unseen\tstarted twice\twrong\tleft\tagain\ttakeover\tduration\t")
+	fmt.Fprintln(t, "scenario\tfaults\trequests\tresults\tlost\tdoubled\tstarted unseen\tstarted twice\twrong\tleft\tagain\tlongest wait\ttakeover\tduration\t")
 	sum := verdict{}
 	left := 0
 	var duration time.Duration
@@ -55,8 +55,8 @@ func printTable(w io.Writer) {
 		if r.failed {
 			name += " FAILED"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%.1fs\t\n", name, r.faults, r.requests, r.results, r.lost, r.doubled, r.unseen, r.twice,
-			len(r.problems), r.left, r.again, most(r.takeover), r.duration.Seconds())
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.2fs\t%s\t%.1fs\t\n", name, r.faults, r.requests, r.results, r.lost, r.doubled, r.unseen, r.twice,
+			len(r.problems), r.left, r.again, r.wait.Seconds(), most(r.takeover), r.duration.Seconds())
 		sum.requests += r.requests
 		sum.results += r.results
 		sum.lost += r.lost
@@ -68,7 +68,7 @@ func printTable(w io.Writer) {
 		left += r.left
 		duration += r.duration
 	}
-	fmt.Fprintf(t, "all\t\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\t%.1fs\t\n", sum.requests, sum.results, sum.lost, sum.doubled, sum.unseen, sum.twice,
+	fmt.Fprintf(t, "all\t\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\t\t%.1fs\t\n", sum.requests, sum.results, sum.lost, sum.doubled, sum.unseen, sum.twice,
 		len(sum.problems), left, sum.again, duration.Seconds())
 	t.Flush()
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The tools. Each first writes a line with the id of its request to the file starts: that is how it is known how often it
@@ -81,10 +82,11 @@ type request struct {
 	id       string
 	tool     string
 	args     map[string]any
-	timeout  float64  // seconds; 0: the contract's
-	priority string   // of the queue: "", high or low
-	cancel   bool     // somebody asks for its end while it runs or waits
-	ends     []string // statuses that it may have
+	timeout  float64   // seconds; 0: the contract's
+	priority string    // of the queue: "", high or low
+	cancel   bool      // somebody asks for its end while it runs or waits
+	stored   time.Time // when the servers said that it is
+	ends     []string  // statuses that it may have
 }
 
 // printed is what the tool of a request prints where it comes to its end.

@@ -22,6 +22,7 @@ type verdict struct {
 	shuffled int // runs whose chunks are stored out of their order: allowed on clusters
 	problems []string
 	takeover []time.Duration // from the kill of an executor until its run is started elsewhere
+	wait     time.Duration   // the longest from the acknowledgement of a request to its first start
 	slow     []string        // those that took longer than where there are free slots and a server
 	waits    bool            // something is missing that may still come
 }
@@ -58,6 +59,9 @@ func (v *verdict) judge(r *request, e *evidence, deaths []death) {
 	if r.atMostOnce() && e.starts[r.id] > 1 {
 		v.twice++
 		v.wrong(r, "may run once, and was started %d times", e.starts[r.id])
+	}
+	if len(claims) > 0 {
+		v.wait = max(v.wait, claims[0].Time.Sub(r.stored))
 	}
 	v.measure(r, claims, e.status[r.id], deaths)
 	results := e.results[r.id]

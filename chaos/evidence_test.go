@@ -216,13 +216,13 @@ func (f *fleet) strangers() []string {
 	return found
 }
 
-// processes are those that tools have started, and what they are.
-func (f *fleet) processes() []string {
+// processes are those that tools have started, and what they are; of the executor with that data directory, or of all.
+func (f *fleet) processes(data string) []string {
 	var found []string
 	files, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, file := range files {
 		environment, err := os.ReadFile(file)
-		if err == nil && bytes.Contains(environment, []byte(markVariable+"="+f.mark+"\x00")) {
+		if err == nil && bytes.Contains(environment, []byte(markVariable+"="+f.mark+"\x00")) && bytes.Contains(environment, []byte("HOME="+data)) {
 			line, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
 			found = append(found, filepath.Base(filepath.Dir(file))+" "+strings.ReplaceAll(string(line), "\x00", " "))
 		}

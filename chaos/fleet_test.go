@@ -42,6 +42,7 @@ type fleet struct {
 	faults map[string]int
 	kinds  []string // of faults, in the order of their first time
 	deaths []death
+	left   int // processes that outlived their executor
 }
 
 // death is the kill of an executor.
@@ -158,6 +159,14 @@ func (s *seat) crash() {
 	s.fleet.fault("kill executor")
 	s.kill()
 	s.died()
+	// What it ran is ended by its helpers, before anybody comes and cleans up.
+	var found []string
+	if !poll(2*time.Second, func() bool { found = s.fleet.processes(s.data); return len(found) == 0 }) {
+		s.fleet.mu.Lock()
+		s.fleet.left += len(found)
+		s.fleet.mu.Unlock()
+		s.fleet.t.Errorf("%s is dead, and %d processes of its tools live: %.5q", s.name, len(found), found)
+	}
 	s.start()
 }
 

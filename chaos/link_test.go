@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // link is the connection of one process with the servers: a proxy for each of them that can be cut, stalled and refused.
@@ -16,6 +17,7 @@ type link struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	stalled bool // nothing goes through, either way, and nobody is told
+	muted   bool // what the servers say does not come through
 	refused bool // who connects is sent away
 	closed  bool
 	conns   map[net.Conn]struct{}
@@ -64,8 +66,8 @@ func (l *link) accept(listener net.Listener, to string) {
 			far.Close()
 			continue
 		}
-		l.all.Go(func() { l.pass(near, far) })
-		l.all.Go(func() { l.pass(far, near) })
+		l.all.Go(func() { l.pass(near, far, func() bool { return l.stalled }) })
+		l.all.Go(func() { l.pass(far, near, func() bool { return l.stalled || l.muted }) })
 	}
 }
 
@@ -82,13 +84,13 @@ func (l *link) add(conns ...net.Conn) bool {
 }
 
 // pass carries one direction. What was read when the link stalls is passed on when it goes on.
-func (l *link) pass(from, to net.Conn) {
+func (l *link) pass(from, to net.Conn, held func() bool) {
 	defer func() {
 		from.Close()
 		to.Close()
 		l.mu.Lock()
+		defer l.mu.Unlock()
 		delete(l.conns, from)
-		l.mu.Unlock()
 	}()
 	buffer := make([]byte, 32<<10)
 	for {
@@ -97,7 +99,7 @@ func (l *link) pass(from, to net.Conn) {
 			return
 		}
 		l.mu.Lock()
-		for l.stalled && !l.closed {
+		for held() && !l.closed && l.has(from) {
 			l.changed.Wait()
 		}
 		l.mu.Unlock()
@@ -116,8 +118,32 @@ func (l *link) cut() {
 			tcp.SetLinger(0) // what is under way is lost, as with a cable
 		}
 		c.Close()
+		delete(l.conns, c)
 	}
 	l.changed.Broadcast()
+}
+
+// has reports whether a connection was not cut.
+func (l *link) has(c net.Conn) bool {
+	_, ok := l.conns[c]
+	return ok
+}
+
+// mute keeps back what the servers say, so that all is done that they are told and nobody knows; until it is taken back, or
+// for ever where the connection is cut before.
+func (l *link) mute(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.muted = on
+	l.changed.Broadcast()
+}
+
+// loseAnswers has what the servers say in that time never arrive.
+func (l *link) loseAnswers(in time.Duration) {
+	l.mute(true)
+	time.Sleep(in)
+	l.cut()
+	l.mute(false)
 }
 
 // stall stops what goes through, or lets it go on.
@@ -141,5 +167,6 @@ func (l *link) refuse(on bool) {
 // heal lets everything through again.
 func (l *link) heal() {
 	l.stall(false)
+	l.mute(false)
 	l.refuse(false)
 }

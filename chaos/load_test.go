@@ -21,6 +21,9 @@ var everyday = []string{
 	"print", "print", "print", "long print", "nap", "long nap", "flood", "litter", "fail", "too long", "cancelled",
 }
 
+// long is for faults that only those feel who run something at the time.
+var long = []string{"long nap", "long print", "touch", "touch", "print", "nap"}
+
 // load is a stream of requests.
 type load struct {
 	fleet *fleet

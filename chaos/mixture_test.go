@@ -37,6 +37,7 @@ func breakAnything(f *fleet) {
 		func(s *seat) { s.crash() },
 		func(s *seat) { s.pause(ackWait + time.Second) },
 		func(s *seat) { f.fault("cut link"); s.link.cut() },
+		func(s *seat) { f.fault("lose answers"); s.link.loseAnswers(500 * time.Millisecond) },
 		func(s *seat) { s.roll() },
 		func(s *seat) {
 			f.fault("stall link")
@@ -50,7 +51,7 @@ func breakAnything(f *fleet) {
 			time.Sleep(ackWait + time.Second)
 			s.link.refuse(false)
 		},
-	}[f.random.IntN(6)]
+	}[f.random.IntN(7)]
 	server := []func(*server){
 		func(s *server) { f.crashServer(s, time.Second) },
 		func(*server) {

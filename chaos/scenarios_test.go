@@ -3,6 +3,7 @@
 package chaos_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -14,6 +15,7 @@ type scenario struct {
 	options
 	kinds  []string // of requests; nil: everyday
 	calm   bool     // nothing of it is a reason to start a tool twice
+	says   string   // what an executor must have said, or the fault was none
 	break_ func(f *fleet)
 }
 
@@ -37,7 +39,7 @@ func scenarios() []scenario {
 		{name: "no-fault", options: options{servers: 1}, calm: true, break_: func(f *fleet) { time.Sleep(100 * time.Millisecond) }},
 
 		// Without the lease that ends, or with one that is not kept: lost, or started twice while the first one lives.
-		{name: "kill-executors", options: options{servers: 1}, break_: func(f *fleet) {
+		{name: "kill-executors", options: options{servers: 1}, kinds: append([]string{"long litter", "long litter"}, everyday...), break_: func(f *fleet) {
 			f.any().crash()
 			time.Sleep(f.between(300*time.Millisecond, 1200*time.Millisecond))
 		}},
@@ -74,7 +76,7 @@ func scenarios() []scenario {
 		}},
 
 		// Without the claim two executors run the same attempt; without the fence of the result both store theirs.
-		{name: "pause-executors", options: options{servers: 1}, break_: func(f *fleet) {
+		{name: "pause-executors", options: options{servers: 1}, kinds: long, break_: func(f *fleet) {
 			f.any().pause(ackWait + f.between(500*time.Millisecond, 1500*time.Millisecond))
 			time.Sleep(f.between(200*time.Millisecond, 800*time.Millisecond))
 		}},
@@ -85,7 +87,15 @@ func scenarios() []scenario {
 			time.Sleep(f.between(50*time.Millisecond, 500*time.Millisecond))
 		}},
 
-		{name: "stall-links", options: options{servers: 1}, break_: func(f *fleet) {
+		// What was asked is done, and nobody hears of it. Without message ids: doubles. Without a look at what is stored: claims
+		// and results of one's own that are taken for another's.
+		{name: "lose-answers", options: options{servers: 1}, break_: func(f *fleet) {
+			f.fault("lose answers")
+			f.any().link.loseAnswers(f.between(100*time.Millisecond, 700*time.Millisecond))
+			time.Sleep(f.between(100*time.Millisecond, 500*time.Millisecond))
+		}},
+
+		{name: "stall-links", options: options{servers: 1}, kinds: long, break_: func(f *fleet) {
 			f.fault("stall link")
 			l := f.any().link
 			l.stall(true)
@@ -94,7 +104,7 @@ func scenarios() []scenario {
 			time.Sleep(f.between(100*time.Millisecond, 500*time.Millisecond))
 		}},
 
-		{name: "refuse-links", options: options{servers: 1}, break_: func(f *fleet) {
+		{name: "refuse-links", options: options{servers: 1}, kinds: long, break_: func(f *fleet) {
 			f.fault("refuse link")
 			l := f.any().link
 			l.refuse(true)
@@ -104,7 +114,7 @@ func scenarios() []scenario {
 		}},
 
 		// The spool of an executor holds less than its tools print while the server is away.
-		{name: "full-spill", options: options{servers: 1, spill: "2Mi"}, kinds: []string{"big flood", "touch", "long print", "touch", "touch", "touch", "touch", "touch", "touch", "touch"}, break_: func(f *fleet) {
+		{name: "full-spill", options: options{servers: 1, spill: "2Mi"}, says: "no more output of a run can be kept on disk", kinds: []string{"big flood", "touch", "long print", "touch", "touch", "touch", "touch", "touch", "touch", "touch"}, break_: func(f *fleet) {
 			f.crashServer(f.servers[0], f.between(1500*time.Millisecond, 3000*time.Millisecond))
 			time.Sleep(f.between(700*time.Millisecond, 1500*time.Millisecond))
 		}},
@@ -152,6 +162,9 @@ func (s scenario) run(t *testing.T) {
 	f.heal()
 	if v := f.close(l.stored()); s.calm && v.again > 0 {
 		t.Errorf("%d runs were started again, for no reason", v.again)
+	}
+	if s.says != "" && !slices.ContainsFunc(f.seats, func(seat *seat) bool { return seat.said(s.says, 0) }) {
+		t.Errorf("no executor said %q: it did not come to that", s.says)
 	}
 }
 
@@ -212,7 +225,7 @@ func (f *fleet) close(requests []*request) *verdict {
 	for _, text := range v.slow {
 		f.t.Log(text)
 	}
-	left := f.leftBehind()
+	left := f.left + f.leftBehind()
 	table.Lock()
 	table.rows = append(table.rows, row{scenario: f.name, faults: f.faultsText(), verdict: v, left: left, duration: time.Since(f.begun), failed: f.t.Failed()})
 	table.Unlock()
@@ -232,10 +245,10 @@ func (f *fleet) leftBehind() int {
 		left += len(found)
 		f.t.Errorf("left behind: %d %s: %.20q", len(found), what, found)
 	}
-	look("processes of tools", 5*time.Second, f.processes)
+	look("processes of tools", 5*time.Second, func() []string { return f.processes("") })
 	look("consumers", 10*time.Second, f.strangers)
 	f.stop()
-	look("processes of tools after the executors' end", 2*time.Second, f.processes)
+	look("processes of tools after the executors' end", 2*time.Second, func() []string { return f.processes("") })
 	look("files and directories", 2*time.Second, f.directories)
 	return left
 }

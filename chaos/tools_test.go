@@ -29,7 +29,7 @@ tools:
     engine: local
     engine_spec:
       env: {CHAOS_MARK: "@MARK@"}
-      command: [sh, -c, 'echo "$ARG_ID $$" >> @DIR@/starts; i=0; while [ $i -lt $ARG_TIMES ]; do cat @DIR@/pattern; i=$((i+1)); done']
+      command: [sh, -c, 'echo "$ARG_ID $$" >> @DIR@/starts; i=0; while [ $i -lt $ARG_TIMES ]; do cat @DIR@/pattern; sleep $ARG_PAUSE; i=$((i+1)); done']
   - name: nap
     engine: local
     engine_spec: {env: {CHAOS_MARK: "@MARK@"}, command: [sh, -c, 'echo "$ARG_ID $$" >> @DIR@/starts; sleep $ARG_SECONDS; echo "slept $ARG_ID"']}
@@ -38,7 +38,7 @@ tools:
     engine: local
     engine_spec:
       env: {CHAOS_MARK: "@MARK@"}
-      command: [sh, -c, 'echo "$ARG_ID $$" >> @DIR@/starts; (setsid sleep 600 &); (setsid sh -c "trap : TERM; sleep 600; sleep 600; sleep 600" &); mkdir -p "$HOME/a/b" && echo x > "$HOME/a/b/c"; sleep 0.1; echo "left $ARG_ID"']
+      command: [sh, -c, 'echo "$ARG_ID $$" >> @DIR@/starts; (setsid sleep 600 &); (setsid sh -c "trap : TERM; sleep 600; sleep 600; sleep 600" &); mkdir -p "$HOME/a/b" && echo x > "$HOME/a/b/c"; sleep $ARG_SECONDS; echo "left $ARG_ID"']
   - name: fail
     engine: local
     engine_spec: {env: {CHAOS_MARK: "@MARK@"}, command: [sh, -c, 'echo "$ARG_ID $$" >> @DIR@/starts; echo "failed $ARG_ID" >&2; exit 3']}
@@ -128,15 +128,20 @@ func newRequest(kind, id string, random *rand.Rand) *request {
 		r.tool = "print"
 		r.args["parts"], r.args["lines"], r.args["pause"] = 40, 50, "0.1"
 	case "flood":
-		r.args["times"] = 1 + random.IntN(3)
-	case "big flood":
+		r.args["times"], r.args["pause"] = 1+random.IntN(3), "0"
+	case "big flood": // for some seconds
 		r.tool = "flood"
-		r.args["times"] = 12
+		r.args["times"], r.args["pause"] = 20, "0.1"
 	case "nap":
 		r.args["seconds"] = fmt.Sprintf("%.2f", 0.2+random.Float64())
 	case "long nap":
 		r.tool = "nap"
 		r.args["seconds"] = "3.5"
+	case "litter":
+		r.args["seconds"] = "0.1"
+	case "long litter":
+		r.tool = "litter"
+		r.args["seconds"] = "1.5"
 	case "too long":
 		r.tool, r.timeout, r.ends = "nap", 0.5, []string{"timed_out"}
 		r.args["seconds"] = "30"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -84,7 +85,7 @@ func newFleet(t *testing.T, o options) *fleet {
 	if o.spill == "" {
 		o.spill = "64Mi"
 	}
-	f := &fleet{t: t, name: strings.TrimPrefix(t.Name(), "TestChaos/"), logs: logDirectory(t), dir: t.TempDir(), begun: time.Now(),
+	f := &fleet{t: t, name: path.Base(t.Name()), logs: logDirectory(t), dir: t.TempDir(), begun: time.Now(),
 		random: rand.New(rand.NewPCG(asked.seed, 1)), faults: map[string]int{}}
 	f.mark = fmt.Sprintf("%d-%x", os.Getpid(), time.Now().UnixNano())
 	f.writeTools()

@@ -26,9 +26,15 @@ func TestChaos(t *testing.T) {
 	if !asked.run {
 		t.Skip("SKIPPED: takes minutes and breaks things; `make chaos` runs it, or EXECUTOR_TEST_CHAOS=1")
 	}
-	for _, s := range scenarios() {
-		t.Run(s.name, func(t *testing.T) { s.run(t) })
-	}
+	// Some at a time (go test -parallel): most of it is waiting. What measures times is alone.
+	t.Run("one-fault", func(t *testing.T) {
+		for _, s := range scenarios() {
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				s.run(t)
+			})
+		}
+	})
 	t.Run("takeover", testTakeover)
 	t.Run("slow-follower", testSlowFollower)
 	t.Run("everything-at-once", testMixture)

@@ -236,7 +236,8 @@ func (l *loop) receive(q *queue, msg jetstream.Msg) *taken {
 	}
 	l.bus.leases.hold(msg)
 	q.waiting = meta.NumPending
-	q.look = q.waiting > 0
+	// What comes back from a dead executor is not counted there, and no bell rings for it: where one is, there may be more.
+	q.look = q.waiting > 0 || meta.NumDelivered > 1
 	return &taken{msg, contracts.Delivery{
 		Engine: l.engine, Priority: q.priority,
 		Seq: meta.Sequence.Stream, Created: l.bus.streams.created, Stored: meta.Timestamp, Delivered: meta.NumDelivered,

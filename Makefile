@@ -5,7 +5,7 @@ VERSION       ?= 0.1.0-dev$(shell git rev-parse --short HEAD 2>/dev/null | sed '
 GOLANGCI_LINT ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME      ?= 30s
 ROUNDS        ?= 5
-CHAOS         ?= 5m
+CHAOS         ?= 3m
 REQUESTS      ?=
 SEED          ?=
 
@@ -50,7 +50,7 @@ fuzz: ## Run every fuzz test for FUZZTIME each
 	done
 
 .PHONY: chaos
-chaos: ## Break processes, servers and connections for ten minutes (CHAOS=1: two and a half), see docs/chaos.md
+chaos: ## Break processes, servers and connections for seven minutes (CHAOS=1: two and a half), see docs/chaos.md
 	EXECUTOR_TEST_CHAOS=$(CHAOS) EXECUTOR_TEST_CHAOS_REQUESTS=$(REQUESTS) EXECUTOR_TEST_CHAOS_SEED=$(SEED) \
 	  $(GO) test -count=1 -timeout 2h -parallel 2 -v -run TestChaos ./chaos
 

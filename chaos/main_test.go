@@ -88,7 +88,7 @@ func readEnvironment() error {
 		if err != nil || d <= 0 {
 			return fmt.Errorf("EXECUTOR_TEST_CHAOS=%s: 1 is the short run, a duration as 5m is how long the mixture lasts", text)
 		}
-		asked.mixture, asked.requests = d, 600
+		asked.mixture, asked.requests = d, 300
 	}
 	asked.run = true
 	if text := os.Getenv("EXECUTOR_TEST_CHAOS_REQUESTS"); text != "" {

@@ -11,13 +11,13 @@ import (
 // slots free.
 const takeoverMost = ackWait + time.Second
 
-// testTakeover measures it: two executors with little to do, a few runs, a kill. The one that is left has to notice by itself.
+// testTakeover measures it: two executors with little to do, a few runs each, a kill. The one that is left has to notice by itself.
 func testTakeover(t *testing.T) {
-	f := newFleet(t, options{servers: 1, executors: 2})
+	f := newFleet(t, options{servers: 1, executors: 2, slots: 12})
 	rounds := max(4, asked.requests/30)
 	var requests []*request
 	for range rounds {
-		l := f.ask(4, 20*time.Millisecond, "long nap")
+		l := f.ask(10, 50*time.Millisecond, "long nap")
 		stored := l.stored()
 		requests = append(requests, stored...)
 		for _, r := range stored {

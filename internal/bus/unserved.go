@@ -15,13 +15,9 @@ import (
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
-// Times of the care for engines that nobody serves. Variables for tests.
-var (
-	// unservedGrace is how long an engine is not served until its requests are answered by others: longer than a restart of
-	// the only instance takes, and than presence needs to be there again after a restart of NATS.
-	unservedGrace = 6 * time.Second
-	unservedEvery = 2 * time.Second
-)
+// UnservedGrace is how long an engine is not served until others look after its requests: longer than a restart of its only
+// instance takes, and than presence needs to be there again after a restart of NATS.
+const UnservedGrace = 6 * time.Second
 
 const (
 	unservedSlots   = 8                // requests of unserved engines handled at a time
@@ -31,6 +27,8 @@ const (
 
 // Unserved takes requests of engines that nobody serves, so that they are answered, or passed on to an engine that is.
 type Unserved struct {
+	Grace time.Duration // UnservedGrace, unless it is set before Care
+
 	bus    *Bus
 	fleet  func(context.Context) ([]contracts.Presence, error)
 	handle Handler
@@ -42,7 +40,7 @@ type Unserved struct {
 
 // Unserved makes the care for unserved engines. fleet says who is there.
 func (b *Bus) Unserved(fleet func(context.Context) ([]contracts.Presence, error), handle Handler) *Unserved {
-	return &Unserved{bus: b, fleet: fleet, handle: handle, kicked: make(chan string, 64), since: map[string]time.Time{}, loops: map[string]*loop{}, slots: NewSlots(unservedSlots)}
+	return &Unserved{Grace: UnservedGrace, bus: b, fleet: fleet, handle: handle, kicked: make(chan string, 64), since: map[string]time.Time{}, loops: map[string]*loop{}, slots: NewSlots(unservedSlots)}
 }
 
 // Kick has the requests of an engine looked after now: somebody knows already that it is not served.
@@ -56,7 +54,7 @@ func (u *Unserved) Kick(engine string) {
 // Care looks after unserved engines until take ends. Handlers run in work.
 func (u *Unserved) Care(take, work context.Context) {
 	for {
-		timer := time.NewTimer(unservedEvery/2 + rand.N(unservedEvery))
+		timer := time.NewTimer(u.Grace/6 + rand.N(u.Grace/3))
 		var engines []string
 		waits := []time.Duration{0}
 		select {
@@ -111,7 +109,7 @@ func (u *Unserved) round(ctx context.Context) []string {
 		}
 		if since, known := u.since[engine]; !known {
 			u.since[engine] = time.Now()
-		} else if time.Since(since) >= unservedGrace && len(due) < unservedEngines {
+		} else if time.Since(since) >= u.Grace && len(due) < unservedEngines {
 			due = append(due, engine)
 		}
 	}

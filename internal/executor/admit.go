@@ -260,13 +260,16 @@ func (r *run) expired(now time.Time) *contracts.Error {
 // examine looks at what does not change with the state of the run: the contract, policy, and arguments.
 func (r *run) examine() *contracts.Error {
 	contract, spec, args, err := r.executor.examine(r.request, r.delivery.Engine)
+	r.contract, r.spec, r.args = contract, spec, args
 	if err != nil {
 		return contracts.AsError(err)
 	}
-	r.contract, r.spec, r.args = contract, spec, args
 	r.timeout = r.executor.timeoutOf(r.request, spec.Common())
 	return nil
 }
+
+// examine finds the contract of a request, completes its args, and looks whether an engine can take it here. With an error the
+// contract is there all the same, if it is known.
 
 func (e *Executor) examine(request *contracts.Request, engine string) (*contracts.Contract, contracts.Spec, map[string]any, error) {
 	contract := request.Contract
@@ -276,23 +279,23 @@ func (e *Executor) examine(request *contracts.Request, engine string) (*contract
 			return nil, nil, nil, err
 		}
 	} else if !e.config.Policy.InlineContracts {
-		return nil, nil, nil, contracts.Errorf(contracts.PolicyDenied,
+		return contract, nil, nil, contracts.Errorf(contracts.PolicyDenied,
 			"a contract that comes with its request is not allowed on this executor; name a tool that it knows, or have its operator allow it by policy.inline_contracts")
 	}
 	args, err := contract.Parameters.Complete(request.Args)
 	if err != nil {
-		return nil, nil, nil, err
+		return contract, nil, nil, err
 	}
 	spec := contract.SpecFor(engine)
 	if spec == nil {
-		return nil, nil, nil, contracts.Errorf(contracts.Unsupported, "the tool %s runs on the engine %s and has no engine_spec for %s", contract.Name, contract.Engine, engine)
+		return contract, nil, nil, contracts.Errorf(contracts.Unsupported, "the tool %s runs on the engine %s and has no engine_spec for %s", contract.Name, contract.Engine, engine)
 	}
 	if err := e.config.Policy.CheckContract(contract, spec, request.Contract != nil); err != nil {
-		return nil, nil, nil, err
+		return contract, nil, nil, err
 	}
 	one, served := e.engines[engine]
 	if !served {
-		return nil, nil, nil, contracts.Errorf(contracts.EngineUnavailable, "this executor does not serve the engine %s", engine)
+		return contract, nil, nil, contracts.Errorf(contracts.EngineUnavailable, "this executor does not serve the engine %s", engine)
 	}
 	return contract, spec, args, one.Check(contract)
 }

@@ -89,6 +89,7 @@ func (r *run) route(why *contracts.Error) contracts.Settlement {
 				continue
 			}
 			event := r.event(contracts.TypeFallback)
+			event.Attempt-- // it is not claimed
 			event.Engine, event.From, event.To, event.Hop, event.Tried = "", here, to, r.hop+1, tried
 			event.Code, event.Reason = why.Code, clip(why.Message)
 			switch ours, err := r.advance(event); {
@@ -187,7 +188,7 @@ func noEngine(why *contracts.Error, tried []contracts.Tried, serving map[string]
 		}
 		message = "no engine could take it: " + strings.Join(each, "; ")
 	}
-	if known && why.Code == contracts.EngineUnavailable {
+	if known {
 		message += "; " + served(serving)
 	}
 	return contracts.Errorf(why.Code, "%s", message)

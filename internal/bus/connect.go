@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func Connect(ctx context.Context, config Config, name string, log zerolog.Logger
 	}
 	options = append(options,
 		nats.Name("executor "+name),
-		nats.CustomInboxPrefix(config.InboxPrefix+"."+name),
+		config.inbox("."+name),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250*time.Millisecond),
 		nats.ReconnectJitter(500*time.Millisecond, time.Second),
@@ -197,6 +198,14 @@ func (c Config) options() ([]nats.Option, error) {
 	return options, nil
 }
 
+// inbox has answers sent where this user may read them: below the prefix of the command, that of the context (its options
+// are applied before), or that of executors.
+func (c Config) inbox(own string) nats.Option {
+	return func(o *nats.Options) error {
+		return nats.CustomInboxPrefix(cmp.Or(c.Inbox, o.InboxPrefix, c.InboxPrefix) + own)(o)
+	}
+}
+
 // Close ends the connection at once. What must be finished before has been waited for by its owner.
 func (b *Bus) Close() {
 	b.leases.close()
@@ -299,8 +308,8 @@ func (b *Bus) await(ctx context.Context) error {
 	return nil
 }
 
-// DialClient connects as the configuration says, for programs that ask executors: with an ordinary inbox, and the
-// library's buffer for what is published while the server is away for a moment.
+// DialClient connects as the configuration says, for programs that ask executors: with an ordinary inbox, or the one that
+// its user has, and the library's buffer for what is published while the server is away for a moment.
 func DialClient(ctx context.Context, config Config, name string) (*nats.Conn, error) {
 	options, err := config.options()
 	if err != nil {
@@ -309,5 +318,8 @@ func DialClient(ctx context.Context, config Config, name string) (*nats.Conn, er
 	options = append(options, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, time.Second),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // what was missed is asked for again
+	if config.Inbox != "" {
+		options = append(options, nats.CustomInboxPrefix(config.Inbox))
+	}
 	return dial(ctx, config, options, zerolog.Nop())
 }

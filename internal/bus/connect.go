@@ -248,14 +248,48 @@ func (b *Bus) OnReconnect(call func()) {
 
 // denials remembers what the server forbade: a denied request looks like one that nobody answered.
 type denials struct {
-	mu   sync.Mutex
-	last string
-	at   time.Time
+	mu      sync.Mutex
+	last    string
+	at      time.Time
+	watched map[string]chan struct{} // by subject, for those who try what is allowed
+}
+
+// watch returns a channel that is closed when a publish to the subject is denied. Until forget, that is not logged.
+func (d *denials) watch(subject string) (told <-chan struct{}, forget func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.watched == nil {
+		d.watched = map[string]chan struct{}{}
+	}
+	c := make(chan struct{})
+	d.watched[subject] = c
+	return c, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.watched, subject)
+	}
+}
+
+// expected tells whoever tried just what was denied, if somebody did.
+func (d *denials) expected(err error) bool {
+	_, subject, _ := strings.Cut(err.Error(), `Publish to "`)
+	subject, _, _ = strings.Cut(subject, `"`)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c, ok := d.watched[subject]
+	if ok {
+		delete(d.watched, subject)
+		close(c)
+	}
+	return ok
 }
 
 // asyncError logs what the server says out of turn. Permission errors name the subject.
 func (b *Bus) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
+		if b.denied.expected(err) {
+			return
+		}
 		b.denied.mu.Lock()
 		fresh := b.denied.last != err.Error() || time.Since(b.denied.at) > time.Minute
 		b.denied.last, b.denied.at = err.Error(), time.Now()
@@ -281,7 +315,11 @@ func (b *Bus) explain(err error) error {
 	b.denied.mu.Lock()
 	defer b.denied.mu.Unlock()
 	if b.denied.last != "" && time.Since(b.denied.at) < 2*requestTimeout {
-		return fmt.Errorf("%w (%s)", err, b.denied.last)
+		advice := ""
+		if strings.Contains(b.denied.last, "$JS.API.STREAM.CREATE.") || strings.Contains(b.denied.last, "$JS.API.CONSUMER.CREATE.") {
+			advice = "; it is missing, and an operator makes it: executor provision"
+		}
+		return fmt.Errorf("%w (%s%s)", err, b.denied.last, advice)
 	}
 	return err
 }

@@ -867,7 +867,7 @@ func beyondPermissions(t *testing.T, s *fleetServer, planner, reviewer, executor
 
 // beforeTheirTime are rights of executors that doctor does not ask for: they are not used yet, or not always.
 var beforeTheirTime = []string{
-	"$JS.ACK.*.*.TOOLS_EXEC.>", "$JS.API.CONSUMER.CREATE.TOOLS_EXEC.>",
+	"$JS.ACK.*.*.TOOLS_EXEC.>", "$JS.API.CONSUMER.CREATE.TOOLS_EXEC.>", "_R_.>",
 	"tools.limit.>", "$JS.API.STREAM.INFO.TOOLS_LIMITS", "$JS.API.STREAM.MSG.DELETE.TOOLS_LIMITS", "$JS.API.DIRECT.GET.TOOLS_LIMITS", "$JS.API.DIRECT.GET.TOOLS_LIMITS.>",
 	"$JS.API.STREAM.INFO.KV_TOOLS_CONTRACTS", "$JS.API.DIRECT.GET.KV_TOOLS_CONTRACTS", "$JS.API.DIRECT.GET.KV_TOOLS_CONTRACTS.>",
 	"$JS.API.CONSUMER.CREATE.KV_TOOLS_CONTRACTS.>", "$JS.API.CONSUMER.DELETE.KV_TOOLS_CONTRACTS.*", "$JS.FC.KV_TOOLS_CONTRACTS.>",
@@ -962,4 +962,106 @@ func TestEveryRightIsNeeded(t *testing.T) {
 func below(right, verb, pattern string) bool {
 	named, subject, _ := strings.Cut(right, " ")
 	return named == verb && server.SubjectsCollide(subject, pattern)
+}
+
+// TestAccounts: with an account for each agent (configs/nats/accounts.conf) an agent cannot have answers sent anywhere but to
+// itself, and all else works as ever.
+func TestAccounts(t *testing.T) {
+	s := startFleetServer(t, "accounts.conf")
+	configuration := writeFile(t, "executor.yaml", strings.Replace(serveConfig, "shell: true}", `shell: true, reply_prefixes: ["_INBOX.", "_R_."]}`, 1))
+	if out, code := s.program(t, "operator", "provision", "--config", configuration); code != 0 {
+		t.Fatalf("provision: %d\n%s", code, out)
+	}
+	served := startServe(t, s.url("executor"), "--config", configuration, "--tools", "../../configs/tools/system_info", "--tools", "../../configs/tools/text_analyzer")
+	operator, planner, reviewer := s.as(t, "operator"), s.as(t, "planner"), s.as(t, "reviewer")
+	t.Run("an agent works", func(t *testing.T) {
+		c := newClient(t, planner.nc)
+		if d, err := c.Discover(t.Context(), ""); err != nil || len(d.Executors) != 1 || len(d.Tools) != 2 {
+			t.Fatalf("discover: %+v, %v", d, err)
+		}
+		if reply, err := planner.nc.Request("tools.run", []byte(`{"tool": "system_info"}`), 10*time.Second); err != nil || !bytes.Contains(reply.Data, []byte(`"succeeded"`)) {
+			t.Errorf("run: %v, %v", reply, err)
+		}
+		if reply, err := planner.nc.Request("tools.exec.local.high", []byte(`{"tool": "system_info"}`), 10*time.Second); err != nil || !bytes.Contains(reply.Data, []byte("TOOLS_EXEC")) {
+			t.Errorf("queue: %v, %v", reply, err)
+		}
+		request := shell("seq 1 200000")
+		for _, run := range []*client.Run{begin(t, c, request), c.Follow(request.ID)} {
+			bytes := 0
+			for event, err := range run.Events(t.Context()) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				bytes += len(event.Data)
+			}
+			if bytes != 1288895 {
+				t.Errorf("%d bytes of output", bytes)
+			}
+		}
+		run := begin(t, c, shell("sleep 60"))
+		if err := c.Cancel(t.Context(), run.ID); err != nil {
+			t.Fatal(err)
+		}
+		if result := wait(t, run); result.Status != contracts.Cancelled {
+			t.Errorf("cancelled: %+v", result)
+		}
+		if out, code := s.program(t, "planner", "run", "text_analyzer", "--arg", "text=to be or not to be"); code != 0 {
+			t.Errorf("run: %d\n%s", code, out)
+		}
+	})
+	t.Run("an agent is alone", func(t *testing.T) {
+		hears, err := planner.nc.SubscribeSync(">")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer hears.Unsubscribe()
+		inbox, err := reviewer.nc.SubscribeSync("_INBOX.reviewer.known")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer inbox.Unsubscribe()
+		planner.nc.Flush()
+		reviewer.nc.Flush()
+		// Answers into another's inbox, into the stream of results, into the contracts, to the executors.
+		for _, to := range []string{"_INBOX.reviewer.known", "tools.reply.junk-0123456789.result", "$KV.TOOLS_CONTRACTS.evil/1_0", "_EXECUTOR.test.known"} {
+			for _, subject := range []string{"tools.run", "tools.stream", "tools.follow", "tools.discover", "tools.exec.local", "tools.cancel.nothing-of-this-name"} {
+				planner.nc.PublishRequest(subject, to, []byte(`{"tool": "system_info"}`))
+			}
+			planner.nc.Publish("tools.exec.local", []byte(`{"tool": "system_info", "reply_to": "`+to+`"}`))
+			planner.nc.Publish(to, []byte("{}"))
+		}
+		// What it is told of all that are its own attempts, in its own account.
+		result := wait(t, begin(t, newClient(t, reviewer.nc), client.Request{Tool: "text_analyzer", Args: map[string]any{"text": "of-the-reviewer"}}))
+		if result.Status != contracts.Succeeded {
+			t.Errorf("%+v", result)
+		}
+		eventually(t, "the queue is empty", func() bool {
+			return len(stored(t, operator.nc, "TOOLS_EXEC", "tools.exec.>")) == 0
+		})
+		for {
+			m, err := hears.NextMsg(settled)
+			if err != nil {
+				break
+			}
+			if bytes.Contains(m.Data, []byte(result.ID)) || bytes.Contains(m.Data, []byte("of-the-reviewer")) {
+				t.Errorf("the planner hears of the reviewer: %s %s", m.Subject, m.Data)
+			}
+		}
+		if m, err := inbox.NextMsg(settled); err == nil {
+			t.Errorf("in the reviewer's inbox: %s", m.Data)
+		}
+		if list := stored(t, operator.nc, "TOOLS_RESULT", "tools.reply.junk-0123456789.result"); len(list) > 0 {
+			t.Errorf("a result: %s", list[0].Data)
+		}
+		for _, subject := range []string{"tools.reply.junk.result", "$JS.API.STREAM.NAMES", "$JS.API.DIRECT.GET.TOOLS_RESULT", "$KV.TOOLS_CONTRACTS.x", "tools.dead.local", "$SRV.PING", "tools.bell.local"} {
+			hears.Unsubscribe()
+			if m, err := planner.nc.Request(subject, nil, time.Second); err == nil && !bytes.Contains(m.Data, []byte(`"err_code":10039`)) { // JetStream not enabled for account
+				t.Errorf("%s is answered: %s", subject, m.Data)
+			}
+		}
+	})
+	served.stop()
+	if log := served.log.String(); strings.Contains(log, "NATS denied") {
+		t.Errorf("the executor was denied something:\n%s", log)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -464,6 +465,9 @@ func TestRights(t *testing.T) {
 	if result := wait(t, begin(t, newClient(t, reviewer.nc), request)); result.Stdout != "private\n" {
 		t.Fatalf("%+v", result)
 	}
+	eventually(t, "all is said about all runs", func() bool {
+		return len(stored(t, operator.nc, "TOOLS_EXEC", "tools.exec.>")) == 0 && types(stored(t, operator.nc, "TOOLS_REPLY", "tools.reply."+victim+".status")) == "started finished"
+	})
 	before := streamsOf(t, operator.nc)
 	tried := 0
 	for _, part := range []struct {
@@ -592,7 +596,11 @@ func streamsOf(t *testing.T, nc *nats.Conn) string {
 	var lines []string
 	for _, s := range list.Streams {
 		if !bytes.Contains(s.Config, []byte("KV_TOOLS_EXECUTORS")) {
-			lines = append(lines, fmt.Sprintf("%s %+v", s.Config, s.State))
+			var config struct{ Name string }
+			if err := json.Unmarshal(s.Config, &config); err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, fmt.Sprintf("%s, configuration %x: %+v", config.Name, crc32.ChecksumIEEE(s.Config), s.State))
 		}
 	}
 	slices.Sort(lines)
@@ -825,15 +833,47 @@ func beyondPermissions(t *testing.T, s *fleetServer, planner, reviewer, executor
 		return len(list) == 1 && bytes.HasPrefix(list[0].Data, []byte(`{"stream":"TOOLS_EXEC"`))
 	})
 	// As orders to JetStream it is refused: they have no field "stream" (jetstream.strict), or no body at all.
-	before := streamsOf(t, operator.nc)
-	_ = before
-	for _, order := range []string{"STREAM.PURGE.TOOLS_RESULT", "STREAM.DELETE.TOOLS_RESULT", "STREAM.MSG.DELETE.TOOLS_RESULT", "CONSUMER.DELETE.TOOLS_EXEC.local", "STREAM.UPDATE.TOOLS_RESULT"} {
+	consumers := func() string {
+		t.Helper()
+		reply, err := operator.nc.Request("$JS.API.CONSUMER.NAMES.TOOLS_EXEC", nil, 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(reply.Data)
+	}
+	before := consumers()
+	for _, order := range []string{"STREAM.PURGE.TOOLS_RESULT", "STREAM.DELETE.TOOLS_RESULT", "STREAM.MSG.DELETE.TOOLS_RESULT", "STREAM.UPDATE.TOOLS_RESULT",
+		"STREAM.CREATE.EVIL", "CONSUMER.DELETE.TOOLS_EXEC.local", "CONSUMER.PAUSE.TOOLS_EXEC.local", "CONSUMER.RESET.TOOLS_EXEC.local", "CONSUMER.CREATE.TOOLS_EXEC.evil"} {
 		for range 3 {
 			if err := planner.nc.PublishRequest("tools.cancel.nothing-of-this-name", "$JS.API."+order, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
+	if err := planner.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if result := wait(t, begin(t, newClient(t, reviewer.nc), client.Request{Tool: "system_info"})); result.Status != contracts.Succeeded {
+		t.Errorf("afterwards: %+v", result)
+	}
+	if after := consumers(); after != before {
+		t.Errorf("the consumers were %s and are %s", before, after)
+	}
+	// Nor as somebody's acknowledgement: that, as a place for answers, the server reserves.
+	planner.forget()
+	planner.nc.PublishRequest("tools.cancel.nothing-of-this-name", "$JS.ACK.TOOLS_EXEC.local.1.1.1.1700000000000000000.0", nil)
+	select {
+	case <-planner.heard:
+	case <-time.After(5 * time.Second):
+		t.Error("an answer may go to $JS.ACK")
+	}
+	// Services answer wherever they are asked to: why agents may not ask them.
+	if err := operator.nc.PublishRequest("$SRV.INFO.executor", "tools.reply.srv-0123456789.result", nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what a service says about itself, in the stream of results", func() bool {
+		return len(stored(t, operator.nc, "TOOLS_RESULT", "tools.reply.srv-0123456789.result")) == 1
+	})
 	if list := stored(t, operator.nc, "TOOLS_RESULT", "tools.reply."+victim+".result"); len(list) != 1 {
 		t.Errorf("%d results are left", len(list))
 	}

@@ -15,6 +15,10 @@ type Config struct {
 	// instead of the keys above and below. For commands, which take it as --context.
 	Context string `json:"-"`
 
+	// Inbox is the prefix of the inbox of a command, where its user may have no other one; it goes before InboxPrefix
+	// and that of a context. Executors have none.
+	Inbox string `json:"-"`
+
 	// One way to say who we are; all empty: none.
 	Creds    string `json:"creds"` // file with a user JWT and its key
 	NKey     string `json:"nkey"`  // file with an nkey seed

@@ -301,7 +301,7 @@ func (l *loop) look(take context.Context, rung rung) *taken {
 			l.expect(&l.queues[i])
 		}
 	}
-	for q := l.next(); q != nil; q = l.next() {
+	for q := l.next(); q != nil && take.Err() == nil; q = l.next() {
 		batch, err := q.consumer.FetchNoWait(1)
 		if err == nil {
 			for msg := range batch.Messages() {

@@ -209,7 +209,9 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 	parts.Go(func() { s.core.Keep(background) })
 	parts.Go(func() { s.core.WatchHealth(background, func(string, error) { s.presence.Changed() }) })
 	unserved := s.bus.Unserved(s.presence.Fleet, s.core.Handle)
-	parts.Go(func() { unserved.Care(ctx, work) })
+	care, stopCare := context.WithCancel(ctx)
+	defer stopCare()
+	parts.Go(func() { unserved.Care(care, work) })
 	door, err := s.bus.OpenFrontDoor(bus.Desk{
 		Admit: s.core.Admit,
 		Stored: func(engine string) {

@@ -76,6 +76,9 @@ const (
 	// cancelAge is how long an ask to stop is remembered.
 	cancelAge   = 24 * time.Hour
 	cancelBytes = 64 << 20
+	// contractsHistory is how many values of a registered contract are kept, the last one counted.
+	contractsHistory = 5
+	contractsBytes   = 64 << 20
 	// requestDuplicates is how long the publish of a request is recognised when it comes again.
 	requestDuplicates = 10 * time.Minute
 	// replyDuplicates is the same for output and events: longer than a message can be under way on a connection that

@@ -65,6 +65,7 @@ type service struct {
 	bus      *bus.Bus
 	engines  map[string]engines.Engine
 	registry *executor.Registry
+	shared   *bus.Registry // the part of the registry that all executors have
 	core     *executor.Executor
 	slots    *bus.Slots
 	http     *httpServer
@@ -114,6 +115,11 @@ func newService(ctx context.Context, config configs.Config, dataDir string, comp
 	if err := s.bus.Declare(ctx, names); err != nil {
 		return nil, err
 	}
+	s.shared = s.bus.Registry(func(entries map[string][][]byte) { s.registry.SetRegistered(entries, log) })
+	if err := s.shared.Read(ctx); err != nil {
+		return nil, err
+	}
+	s.registry.OnMiss(func() { s.shared.CatchUp(context.Background()) })
 	core := config.Core(s.name)
 	core.ResultInlineBytes = min(core.ResultInlineBytes, int(s.bus.MaxPayload()/2))
 	ownInbox := config.NATS.InboxPrefix
@@ -188,6 +194,8 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 	}
 	parts.Go(func() { presence.Announce(background) })
 	parts.Go(func() { s.core.Keep(background) })
+	parts.Go(func() { s.shared.Follow(background) })
+	parts.Go(func() { s.registry.Watch(background, s.log) })
 	door, err := s.bus.OpenFrontDoor(bus.Desk{
 		Admit: func(ctx context.Context, request *contracts.Request, named string) (string, error) {
 			engine, err := s.core.Admit(request, named)
@@ -307,7 +315,8 @@ func (s *service) discover(ctx context.Context, presence *bus.Presence) (contrac
 	if err != nil {
 		return contracts.Discovery{}, err
 	}
-	d := contracts.Discovery{Type: "discovery", Prefix: s.bus.Subjects().Prefix(), Engines: []string{}, Executors: append([]contracts.Presence{}, fleet...), Tools: s.core.Tools()}
+	d := contracts.Discovery{Type: "discovery", Prefix: s.bus.Subjects().Prefix(), Engines: []string{}, Executors: append([]contracts.Presence{}, fleet...), Tools: s.core.Tools(),
+		Sources: s.registry.Sources(), Refused: s.registry.Refused()}
 	for _, one := range fleet {
 		for name, state := range one.Engines {
 			if state.Ready && !one.Drains && !slices.Contains(d.Engines, name) {

@@ -65,7 +65,7 @@ type service struct {
 	bus      *bus.Bus
 	engines  map[string]engines.Engine
 	registry *executor.Registry
-	shared   *bus.Registry // the part of the registry that all executors have
+	shared   *bus.Registry // the contracts that all executors have; nil: not wanted
 	core     *executor.Executor
 	slots    *bus.Slots
 	http     *httpServer
@@ -115,11 +115,13 @@ func newService(ctx context.Context, config configs.Config, dataDir string, comp
 	if err := s.bus.Declare(ctx, names); err != nil {
 		return nil, err
 	}
-	s.shared = s.bus.Registry(func(entries map[string][][]byte) { s.registry.SetRegistered(entries, log) })
-	if err := s.shared.Read(ctx); err != nil {
-		return nil, err
+	if config.Tools.Registry {
+		s.shared = s.bus.Registry(func(entries map[string][][]byte) { s.registry.SetRegistered(entries, log) })
+		if err := s.shared.Read(ctx); err != nil {
+			return nil, err
+		}
+		s.registry.OnMiss(func() { s.shared.CatchUp(context.Background()) })
 	}
-	s.registry.OnMiss(func() { s.shared.CatchUp(context.Background()) })
 	core := config.Core(s.name)
 	core.ResultInlineBytes = min(core.ResultInlineBytes, int(s.bus.MaxPayload()/2))
 	ownInbox := config.NATS.InboxPrefix
@@ -194,7 +196,9 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 	}
 	parts.Go(func() { presence.Announce(background) })
 	parts.Go(func() { s.core.Keep(background) })
-	parts.Go(func() { s.shared.Follow(background) })
+	if s.shared != nil {
+		parts.Go(func() { s.shared.Follow(background) })
+	}
 	parts.Go(func() { s.registry.Watch(background, s.log) })
 	door, err := s.bus.OpenFrontDoor(bus.Desk{
 		Admit: func(ctx context.Context, request *contracts.Request, named string) (string, error) {
@@ -206,6 +210,9 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 		},
 		ReplyTo: func(subject string) error { return s.config.Policy.CheckReplyTo(subject, s.config.NATS.InboxPrefix) },
 		Discover: func(ctx context.Context) (contracts.Discovery, error) {
+			if s.shared != nil {
+				s.shared.CatchUp(ctx) // who has just pushed a contract wants to see it
+			}
 			return s.discover(ctx, presence)
 		},
 	}, programVersion())

@@ -265,8 +265,8 @@ func (v *view) take(entry jetstream.KeyValueEntry) {
 		delete(v.entries, key)
 		return
 	}
-	values := append(v.entries[key], entry.Value())
-	v.entries[key] = values[max(0, len(values)-contractsHistory):]
+	v.entries[key] = append(v.entries[key], entry.Value())
+	v.entries[key] = v.entries[key][max(0, len(v.entries[key])-contractsHistory):]
 }
 
 // close ends the watcher. Who delivers to it must not be left waiting.

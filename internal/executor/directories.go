@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ func (r *Registry) scan() (changed, soon bool) {
 		}
 	}
 	r.mu.Lock()
-	r.loaded = append(found, absent...) // what was only moved is found first
+	r.loaded = slices.Concat(found, absent) // what was only moved is found first
 	r.mu.Unlock()
 	return changed, soon
 }
@@ -171,16 +172,16 @@ func ContractFiles(dir string) ([]string, error) {
 
 // walk lists the files that count as contracts, and the directories in which there may be some.
 func walk(root string) (files, inner []string, err error) {
-	real, err := filepath.EvalSymlinks(root)
-	w := walker{root: root, real: real, seen: map[string]bool{}}
+	resolved, err := filepath.EvalSymlinks(root)
+	w := walker{root: root, resolved: resolved, seen: map[string]bool{}}
 	if err == nil {
-		err = w.walk(root, real)
+		err = w.walk(root, resolved)
 	}
 	// Links last: a directory that is there by its own name as well is known by that.
 	for len(w.links) > 0 && err == nil {
 		link := w.links[0]
 		w.links = w.links[1:]
-		err = w.walk(link.path, link.real)
+		err = w.walk(link.path, link.resolved)
 	}
 	if err != nil {
 		err = fmt.Errorf("read the contracts in %s: %w", root, err)
@@ -189,19 +190,19 @@ func walk(root string) (files, inner []string, err error) {
 }
 
 type walker struct {
-	root, real   string
-	seen         map[string]bool // directories, by their real names
-	links        []link
-	files, inner []string
+	root, resolved string
+	seen           map[string]bool // directories, by their names without links
+	links          []link
+	files, inner   []string
 }
 
-type link struct{ path, real string }
+type link struct{ path, resolved string }
 
-func (w *walker) walk(dir, real string) error {
-	if w.seen[real] {
+func (w *walker) walk(dir, resolved string) error {
+	if w.seen[resolved] {
 		return nil
 	}
-	w.seen[real] = true
+	w.seen[resolved] = true
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) && dir != w.root {
 		return nil // it has just been removed
@@ -221,7 +222,7 @@ func (w *walker) walk(dir, real string) error {
 		switch {
 		case isDir && strings.HasPrefix(entry.Name(), "."):
 		case entry.IsDir():
-			if err := w.walk(path, filepath.Join(real, entry.Name())); err != nil {
+			if err := w.walk(path, filepath.Join(resolved, entry.Name())); err != nil {
 				return err
 			}
 		case isDir:
@@ -230,7 +231,7 @@ func (w *walker) walk(dir, real string) error {
 			if err != nil {
 				continue
 			}
-			if below, err := filepath.Rel(w.real, to); err == nil && filepath.IsLocal(below) {
+			if below, err := filepath.Rel(w.resolved, to); err == nil && filepath.IsLocal(below) {
 				w.links = append(w.links, link{path, to})
 			}
 		case w.isContract(path):

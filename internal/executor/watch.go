@@ -33,7 +33,7 @@ func (r *Registry) Watch(ctx context.Context, log zerolog.Logger) {
 	if w.notifier, err = fsnotify.NewWatcher(); err != nil {
 		w.complain(err)
 	} else {
-		defer w.notifier.Close()
+		defer func() { _ = w.notifier.Close() }()
 		events, failures = w.notifier.Events, w.notifier.Errors
 	}
 	pause := w.look() // also what changed since Load

@@ -179,6 +179,7 @@ func TestRegistryAfterALostConnection(t *testing.T) {
 
 // The bucket is removed, and made again by an operator with other contents, in which the first sequences come again.
 func TestRegistryThatIsMadeAgain(t *testing.T) {
+	t.Parallel() // it waits for looks
 	s := startServer(t)
 	_, l := followRegistry(t, connect(t, s.URL()))
 	nc := agent(t, s.URL())
@@ -379,6 +380,7 @@ func TestRegistrarDenied(t *testing.T) {
 
 // Where an executor may not read the registry it says so, once, and goes on.
 func TestRegistryDenied(t *testing.T) {
+	t.Parallel() // it waits for answers that do not come
 	url := startLimited(t, user("blind", []string{"$JS.API.STREAM.INFO.KV_TOOLS_CONTRACTS"}, nil))
 	if err := connectAs(t, url, "admin").Declare(t.Context(), nil); err != nil {
 		t.Fatal(err)

@@ -211,6 +211,7 @@ func TestWatchConfigMap(t *testing.T) {
 
 // A directory that is removed keeps its contracts until it is back; so does one that was put in its place.
 func TestWatchDirectoryComesBack(t *testing.T) {
+	t.Parallel() // it waits for looks
 	parent := writeTree(t, map[string]string{"tools/a.yaml": contract("a", "1"), "tools/b.yaml": contract("b", "1"), "other/c.yaml": contract("c", "1")})
 	dir := filepath.Join(parent, "tools")
 	r, log, _ := watched(t, dir, filepath.Join(parent, "other"))

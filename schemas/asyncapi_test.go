@@ -204,6 +204,7 @@ func TestAsyncAPISubjects(t *testing.T) {
 			"Bell":     {s.Bell("{engine}"), s.Bell("{engine}") + ".{priority}"},
 			"Cancel":   {s.Cancel("{id}")},
 			"Dead":     {s.Dead("{engine}")},
+			"Limit":    {s.Limit("{limit}", "{place}")},
 			"Status":   {s.Status("{id}")},
 			"Output":   {s.Output("{id}")},
 			"Result":   {s.Result("{id}")},

@@ -457,6 +457,8 @@ func TestClosedSets(t *testing.T) {
 		{"Types", contracts.Types[:len(contracts.Types)-1], load(t, "declarations", "$defs", "property", "properties", "type")}, // any is no type there
 		{"Dialects", contracts.Dialects, load(t, "declarations", "$defs", "dialect")},
 		{"ArgsEnv", []contracts.ArgsEnv{contracts.ArgsPrefixed, contracts.ArgsRaw}, load(t, "contract", "$defs", "contract", "properties", "args_env")},
+		{"Delivery", []string{contracts.AtLeastOnce, contracts.AtMostOnce}, load(t, "contract", "$defs", "contract", "properties", "delivery")},
+		{"RetryOn", contracts.RetryOn, load(t, "contract", "$defs", "contract", "properties", "retry", "properties", "on", "items")},
 		{"OnOutputLimit", []string{contracts.OutputDrop, contracts.OutputStop}, load(t, "contract", "$defs", "contract", "properties", "on_output_limit")},
 	} {
 		if got, want := c.in.enum(), texts(c.list); !slices.Equal(got, want) {
@@ -725,6 +727,10 @@ parameters:
   - {name: e}
 args_env: raw
 on_output_limit: stop
+retry: {max_attempts: 3, backoff: 2s, max_backoff: 10, on: [failed, lost]}
+delivery: at_least_once
+concurrency: 4
+concurrency_key: "{{args.a}}"
 base_dir: tools
 language: python
 examples: [{name: one, parameters: {a: 1}}]

@@ -79,6 +79,9 @@ const (
 	// contractsHistory is how many values of a registered contract are kept, the last one counted.
 	contractsHistory = 5
 	contractsBytes   = 64 << 20
+	// limitAge ends places of limits whatever their TTL; they are renewed far more often.
+	limitAge   = 24 * time.Hour
+	limitBytes = 64 << 20
 	// requestDuplicates is how long the publish of a request is recognised when it comes again.
 	requestDuplicates = 10 * time.Minute
 	// replyDuplicates is the same for output and events: longer than a message can be under way on a connection that

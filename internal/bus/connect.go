@@ -28,6 +28,7 @@ type Bus struct {
 	js       jetstream.JetStream
 	streams  streams
 	leases   *leases
+	limits   *limits
 	denied   denials
 	spill    *spill // nil: nothing is kept on disk
 
@@ -87,6 +88,7 @@ func Connect(ctx context.Context, config Config, name string, log zerolog.Logger
 		return nil, err
 	}
 	b.leases = newLeases(b)
+	b.limits = newLimits(b)
 	return b, nil
 }
 
@@ -199,6 +201,7 @@ func (c Config) options() ([]nats.Option, error) {
 
 // Close ends the connection at once. What must be finished before has been waited for by its owner.
 func (b *Bus) Close() {
+	b.limits.close()
 	b.leases.close()
 	b.nc.Close()
 }

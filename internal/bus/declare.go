@@ -16,9 +16,10 @@ import (
 
 // streams are the handles of what Declare found or made.
 type streams struct {
-	exec, reply, result, cancel, dead jetstream.Stream
-	executors, contracts              jetstream.KeyValue
-	created                           time.Time // of the request stream
+	exec, reply, result, cancel, dead, limits jetstream.Stream
+
+	executors, contracts jetstream.KeyValue
+	created              time.Time // of the request stream
 }
 
 // Names of streams and buckets, behind the prefix.
@@ -28,6 +29,7 @@ const (
 	streamResult = "RESULT"
 	streamCancel = "CANCEL"
 	streamDead   = "DEAD"
+	streamLimits = "LIMITS"
 
 	bucketExecutors = "EXECUTORS"
 	bucketContracts = "CONTRACTS"
@@ -93,6 +95,7 @@ func (b *Bus) declare(ctx context.Context, engines []string, may mode) (list []D
 		{b.stream(streamResult, b.config.Streams.ResultAge, b.config.Streams.ResultBytes, "*.result"), &b.streams.result},
 		{b.cancelStream(), &b.streams.cancel},
 		{b.stream(streamDead, b.config.Streams.DeadAge, b.config.Streams.DeadBytes), &b.streams.dead},
+		{b.limitsStream(), &b.streams.limits},
 	} {
 		d := Declared{Kind: "stream", Name: one.config.Name}
 		if *one.into, err = b.ensureStream(ctx, one.config, may, &d); err != nil {
@@ -152,11 +155,14 @@ func (b *Bus) execStream() jetstream.StreamConfig {
 		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: b.config.Replicas,
 		Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
 		MaxMsgsPerSubject: b.config.Streams.QueueMessages, MaxBytes: int64(b.config.Streams.QueueBytes),
-		MaxMsgSize: int32(b.maxRequest()),
+		MaxMsgSize: int32(b.maxRequest() + republished),
 		Duplicates: requestDuplicates, AllowDirect: true,
 		RePublish: &jetstream.RePublish{Source: b.subjects.Prefix() + ".exec.>", Destination: b.subjects.Prefix() + ".bell.>", HeadersOnly: true},
 	}
 }
+
+// republished is how much larger a request may get by the headers of those who pass it on, in bytes.
+const republished = 8 << 10
 
 // maxRequest is the largest request that is stored, in bytes with headers.
 func (b *Bus) maxRequest() int64 { return contracts.MaxRequest(b.nc.MaxPayload()) }
@@ -186,6 +192,13 @@ func (b *Bus) stream(suffix string, age contracts.Duration, bytes contracts.Size
 func (b *Bus) cancelStream() jetstream.StreamConfig {
 	c := b.stream(streamCancel, contracts.Duration(cancelAge), cancelBytes)
 	c.Description, c.Subjects, c.MaxMsgsPerSubject = "asks to stop a run", []string{b.subjects.Cancel("*")}, 1
+	return c
+}
+
+// limitsStream has a message for every place of a limit that is taken. It ends by itself when its holder has died.
+func (b *Bus) limitsStream() jetstream.StreamConfig {
+	c := b.stream(streamLimits, contracts.Duration(limitAge), limitBytes)
+	c.Description, c.Subjects, c.MaxMsgsPerSubject, c.AllowMsgTTL = "places of limits that are taken", []string{b.subjects.Limit("*", "*")}, 1, true
 	return c
 }
 
@@ -319,8 +332,9 @@ func (b *Bus) ensureBucket(ctx context.Context, config jetstream.KeyValueConfig,
 
 // ensureConsumer returns the consumer that all instances share for one queue.
 func (b *Bus) ensureConsumer(ctx context.Context, engine, priority string, may mode, d *Declared) (jetstream.Consumer, error) {
+	name, idle := b.consumerOf(engine, priority)
 	config := jetstream.ConsumerConfig{
-		Durable: b.subjects.Consumer(engine, priority), FilterSubject: b.subjects.Exec(engine, priority),
+		Durable: name, InactiveThreshold: idle, FilterSubject: b.subjects.Exec(engine, priority),
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Duration(b.config.AckWait),
 		MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 4096, DeliverPolicy: jetstream.DeliverAllPolicy,
 	}

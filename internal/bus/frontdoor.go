@@ -27,6 +27,8 @@ type Desk struct {
 	Admit func(ctx context.Context, request *contracts.Request, named string) (engine string, err error)
 	// ReplyTo checks where answers are to go.
 	ReplyTo func(subject string) error
+	// Stored is told of the engine for which a request was stored. It may be nil.
+	Stored func(engine string)
 	// Discover lists what can be asked for.
 	Discover func(context.Context) (contracts.Discovery, error)
 }
@@ -174,6 +176,9 @@ func (f *FrontDoor) take(ctx context.Context, r micro.Request, reply string) {
 		return
 	}
 	ack, err := f.store(ctx, request, engine, r.Data(), to)
+	if err == nil && f.desk.Stored != nil {
+		f.desk.Stored(engine)
+	}
 	var refusal *contracts.Error
 	switch {
 	case errors.As(err, &refusal):
@@ -230,8 +235,8 @@ func (f *FrontDoor) store(ctx context.Context, request *contracts.Request, engin
 		return ack, nil
 	}
 	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == codeStoreFailed {
-		return nil, contracts.Errorf(contracts.QueueFull, "the queue of the engine %s is full (%s); try again later", engine, api.Description)
+	if isStoreFailed(err) {
+		return nil, contracts.Errorf(contracts.QueueFull, "the queue of the engine %s is full (%s); try again later", engine, err)
 	}
 	if errors.As(err, &api) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrMaxPayload) {
 		return nil, contracts.Errorf(contracts.EngineUnavailable, "the request could not be stored: %s", f.bus.explain(err))

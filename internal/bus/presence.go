@@ -34,17 +34,25 @@ type Presence struct {
 	known []contracts.Presence
 	read  time.Time
 	told  bool // the fleet knows of us
+	now   chan struct{}
 }
 
 // Presence makes the presence of this instance; state is asked for what to tell.
 func (b *Bus) Presence(state func() contracts.Presence) *Presence {
-	return &Presence{bus: b, state: state}
+	return &Presence{bus: b, state: state, now: make(chan struct{}, 1)}
 }
 
 // Announce tells the fleet about this instance until ctx ends, then that it is gone. Trouble is logged once, not each
 // time: the executor works without presence.
 func (p *Presence) Announce(ctx context.Context) {
 	failing := false
+	back := make(chan struct{}, 1)
+	p.bus.OnReconnect(func() { // a server that was restarted has forgotten us
+		select {
+		case back <- struct{}{}:
+		default:
+		}
+	})
 	for {
 		err := p.put(ctx)
 		if err != nil && ctx.Err() == nil && p.bus.Connected() && !failing {
@@ -54,11 +62,23 @@ func (p *Presence) Announce(ctx context.Context) {
 		timer := time.NewTimer(p.stretch(presenceEvery))
 		select {
 		case <-timer.C:
+		case <-back:
+			timer.Stop()
+		case <-p.now:
+			timer.Stop()
 		case <-ctx.Done():
 			timer.Stop()
 			p.remove()
 			return
 		}
+	}
+}
+
+// Changed has Announce tell the fleet again at once: something about this instance is new.
+func (p *Presence) Changed() {
+	select {
+	case p.now <- struct{}{}:
+	default:
 	}
 }
 

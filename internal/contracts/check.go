@@ -133,14 +133,21 @@ func (d *decoder) checkCommand(n *yaml.Node, path string, spec Spec, params Para
 	list, path := locate(n, path, "command")
 	for i, text := range command.Argv {
 		at := element(path, i)
-		for _, m := range placeholder.FindAllStringSubmatch(text, -1) {
-			switch {
-			case shell || d.flawed(at):
-			case shellText(command.Argv, i):
-				d.problem(list.Content[i], at, "holds %s: arguments are never put into shell text; use \"$ARG_<NAME>\" in it", m[0])
-			case params.Declared && m[1] == "args" && params.Find(m[2]) == nil:
-				d.problem(list.Content[i], at, "holds %s, but the contract has no such parameter; %s", m[0], didYouMean(m[2], params.Names()))
-			}
+		switch {
+		case shell || d.flawed(at) || !placeholder.MatchString(text):
+		case shellText(command.Argv, i):
+			d.problem(list.Content[i], at, "holds %s: arguments are never put into shell text; use \"$ARG_<NAME>\" in it", placeholder.FindString(text))
+		default:
+			d.checkPlaceholders(list.Content[i], at, text, params)
+		}
+	}
+}
+
+// checkPlaceholders finds placeholders of arguments that no parameter has.
+func (d *decoder) checkPlaceholders(n *yaml.Node, at, text string, params Parameters) {
+	for _, m := range placeholder.FindAllStringSubmatch(text, -1) {
+		if params.Declared && m[1] == "args" && params.Find(m[2]) == nil {
+			d.problem(n, at, "holds %s, but the contract has no such parameter; %s", m[0], didYouMean(m[2], params.Names()))
 		}
 	}
 }

@@ -28,6 +28,16 @@ type Contract struct {
 	// ends the run with the code output_limit.
 	OnOutputLimit string `json:"on_output_limit,omitempty"`
 
+	// Retry says after which ends the tool is started again; nil: only where executors died under it.
+	Retry *Retry `json:"retry,omitempty"`
+	// Delivery is AtLeastOnce (the default, ""), or AtMostOnce: never a second start, and where it is not known whether the
+	// tool ran the status is unknown.
+	Delivery string `json:"delivery,omitempty"`
+	// Concurrency is how many runs of this tool there may be at a time in the whole fleet; 0: no bound. Where there is a
+	// ConcurrencyKey, whose placeholders are filled from args and context, it counts for each value by itself.
+	Concurrency    int    `json:"concurrency,omitempty"`
+	ConcurrencyKey string `json:"concurrency_key,omitempty"`
+
 	// BaseDir is what relative paths are relative to. A contract that was read from a file has the file's directory.
 	BaseDir string `json:"base_dir,omitempty"`
 
@@ -134,6 +144,7 @@ func ParseContracts(file string, text []byte) ([]*Contract, error) {
 	var list []*Contract
 	add := func(n *yaml.Node, path string) {
 		c := &Contract{File: file, Line: n.Line}
+		d.since = len(d.problems)
 		c.decodeAt(&d, n, path)
 		i := slices.IndexFunc(list, func(o *Contract) bool { return o.Name == c.Name && o.Version == c.Version })
 		if c.Name != "" && i >= 0 {
@@ -251,6 +262,7 @@ func (c *Contract) decodeAt(d *decoder, n *yaml.Node, path string) {
 		d.checkSpec(spec, specPath, c.Spec, c.Parameters)
 	}
 	c.checkFallback(d, n, path)
+	c.checkDelivery(d, n, path)
 }
 
 // engineName is the name of an engine in our own spelling.

@@ -43,6 +43,7 @@ type decoder struct {
 	file     string
 	lenient  bool // pass over unknown keys
 	problems Problems
+	since    int  // where those of the present document begin: paths are the same in all
 	more     bool // problems beyond maxProblems
 }
 
@@ -57,7 +58,7 @@ func (d *decoder) problem(n *yaml.Node, path, format string, a ...any) {
 // flawed reports whether there is a problem already about what is at the path. Checks of what a value means ask first:
 // nothing can be said about one that could not be read.
 func (d *decoder) flawed(path string) bool {
-	return slices.ContainsFunc(d.problems, func(p Problem) bool {
+	return slices.ContainsFunc(d.problems[d.since:], func(p Problem) bool {
 		below, ok := strings.CutPrefix(p.Path, path)
 		return ok && (below == "" || below[0] == '.' || below[0] == '[')
 	})

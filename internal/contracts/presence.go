@@ -25,6 +25,19 @@ type EnginePresence struct {
 	Reason string `json:"reason,omitempty"` // why it is not ready
 }
 
+// Serving are the engines that instances are ready to serve, by engine the names of those instances.
+func Serving(fleet []Presence) map[string][]string {
+	serving := map[string][]string{}
+	for _, one := range fleet {
+		for engine, state := range one.Engines {
+			if state.Ready && !one.Drains {
+				serving[engine] = append(serving[engine], one.Name)
+			}
+		}
+	}
+	return serving
+}
+
 // Discovery is the answer of tools.discover.
 type Discovery struct {
 	Type      string      `json:"type"` // "discovery"
@@ -95,7 +108,7 @@ func DecodeFollow(text []byte) (Follow, error) {
 	if problems := Decode("", n, &f); len(problems) > 0 {
 		return f, Errorf(InvalidRequest, "%s", problems[0].inline())
 	}
-	if !isID(f.ID) {
+	if !IsID(f.ID) {
 		return f, Errorf(InvalidRequest, "id: %s is not an id of a run", quote(f.ID))
 	}
 	if f.Attempt < 0 {

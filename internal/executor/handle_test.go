@@ -147,7 +147,7 @@ func TestRejections(t *testing.T) {
 				t.Errorf("it looks as if it had run: %+v", result)
 			}
 			letters := r.deadLetters()
-			if status != contracts.Rejected {
+			if status == contracts.Expired {
 				if len(letters) != before {
 					t.Errorf("a dead letter for what was not wrong: %+v", letters[before:])
 				}
@@ -434,8 +434,8 @@ func TestCrashBetweenResultAndEnd(t *testing.T) {
 		return request.Digest()
 	}()
 	event := contracts.Event{Type: contracts.TypeStarted, ID: "half", Attempt: 1, Executor: "dead", Time: time.Now(), ExecSeq: 1, Digest: digest}
-	if ours, err := r.bus.Claim(t.Context(), event, 0, ""); !ours || err != nil {
-		t.Fatal(ours, err)
+	if seq, err := r.bus.Advance(t.Context(), event, 0, ""); seq == 0 || err != nil {
+		t.Fatal(seq, err)
 	}
 	if _, err := r.bus.StoreResult(t.Context(), &contracts.Result{Type: "result", ID: "half", Status: contracts.Succeeded, Executor: "dead", Attempt: 1, Digest: digest}, ""); err != nil {
 		t.Fatal(err)
@@ -461,8 +461,8 @@ func TestCrashBetweenResultAndEnd(t *testing.T) {
 func TestClaimWhoseRequestIsGone(t *testing.T) {
 	r := newRig(t)
 	event := contracts.Event{Type: contracts.TypeStarted, ID: "orphan", Attempt: 1, Executor: "dead", Time: time.Now(), ExecSeq: 999}
-	if ours, err := r.bus.Claim(t.Context(), event, 0, ""); !ours || err != nil {
-		t.Fatal(ours, err)
+	if seq, err := r.bus.Advance(t.Context(), event, 0, ""); seq == 0 || err != nil {
+		t.Fatal(seq, err)
 	}
 	if result := r.ask(script("orphan", "out:x")).result(); result.Status != contracts.Succeeded || result.Attempt != 2 {
 		t.Errorf("%+v", result)

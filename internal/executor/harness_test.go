@@ -33,7 +33,16 @@ type rig struct {
 	stop   func(cause error) // ends it: with a cause, what runs is stopped
 }
 
-type rigBus struct{ *bus.Bus }
+type rigBus struct {
+	*bus.Bus
+	presence *bus.Presence
+}
+
+func (b rigBus) Fleet(ctx context.Context) ([]contracts.Presence, error) {
+	return b.presence.Fleet(ctx)
+}
+
+func (b rigBus) Limit(tool, key string, n int) Limit { return b.Bus.Limit(tool, key, n) }
 
 func (b rigBus) Journal(ctx context.Context, id string, attempt int, copies contracts.Copies, freed func()) Journal {
 	return b.Bus.Journal(ctx, id, attempt, copies, freed)
@@ -105,7 +114,11 @@ func joinRig(t *testing.T, url string, change ...func(*Config)) *rig {
 	for _, tool := range toolsOfRig(t) {
 		registry.tools[tool.Name] = append(registry.tools[tool.Name], tool)
 	}
-	r.core = New(c, rigBus{r.bus}, map[string]engines.Engine{contracts.EngineLocal: r.engine}, registry, conf.InboxPrefix, log)
+	presence := r.bus.Presence(func() contracts.Presence {
+		return contracts.Presence{Name: c.Name, Engines: map[string]contracts.EnginePresence{contracts.EngineLocal: {Ready: true}}}
+	})
+	r.core = New(c, rigBus{r.bus, presence}, map[string]engines.Engine{contracts.EngineLocal: r.engine}, registry, conf.InboxPrefix, log)
+	r.core.Check(t.Context())
 	if err := r.bus.OnCancel(r.core.Cancel); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +127,9 @@ func joinRig(t *testing.T, url string, change ...func(*Config)) *rig {
 	kept := make(chan struct{})
 	go func() { defer close(kept); r.core.Keep(take) }()
 	ended := make(chan error, 1)
-	go func() { ended <- r.bus.Consume(take, work, r.core.Engines(), bus.NewSlots(4), r.core.Handle) }()
+	go func() {
+		ended <- r.bus.Consume(take, work, bus.Intake{Engines: []bus.EngineIntake{{Engine: contracts.EngineLocal}}, Slots: bus.NewSlots(4), Handle: r.core.Handle})
+	}()
 	stopped := false
 	r.stop = func(cause error) {
 		if stopped {

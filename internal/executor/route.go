@@ -1,0 +1,221 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+)
+
+// elsewhere are the codes with which an engine says that it cannot take a run, though another might.
+var elsewhere = []contracts.Code{contracts.EngineUnavailable, contracts.ImageUnavailable, contracts.Unsupported, contracts.QueueFull}
+
+func isElsewhere(err *contracts.Error) bool {
+	return err != nil && slices.Contains(elsewhere, err.Code)
+}
+
+// maxReason is how much of a reason travels with a request, in bytes.
+const maxReason = 256
+
+// patience is how often a request waits for another instance that serves the engine, before it goes to another engine.
+const patience = 5
+
+// Candidates are the engines on which a contract can run, in the order in which they are tried: the contract's own, those
+// that the request names, the contract's fallback list, the default engine, and between docker and dagger the other one.
+// Isolation does not get weaker unseen: a contract has a spec for the local engine only where its author wrote one, be it as
+// its engine or in its list, and without a spec an engine is no candidate.
+func (e *Executor) candidates(contract *contracts.Contract, request *contracts.Request) []string {
+	list := append([]string{contract.Engine}, request.Fallback...)
+	for _, f := range contract.Fallback {
+		list = append(list, f.Engine)
+	}
+	list = append(list, e.config.DefaultEngine, contracts.EngineDocker, contracts.EngineDagger)
+	var names []string
+	for _, name := range list {
+		if !slices.Contains(names, name) && contract.SpecFor(name) != nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// trust reads how far a request has come from what is stored. The headers only say where to look: they count if the last
+// event says the same, for anybody can write headers.
+func (r *run) trust() {
+	hop := hopOf(r.delivery)
+	status := r.record.Status
+	if hop == 0 || status == nil || status.Digest != r.digest {
+		return
+	}
+	switch {
+	case status.Hop > hop: // it has gone further
+		r.hop = hop
+	case status.Hop == hop && (status.To == r.delivery.Engine || status.Engine == r.delivery.Engine):
+		r.hop, r.tried = hop, status.Tried
+	}
+}
+
+// hopOf is how often a request says that it was republished.
+func hopOf(d contracts.Delivery) int {
+	hop, err := strconv.Atoi(d.Header.Get(contracts.HeaderHop))
+	if err != nil || hop < 1 {
+		return 0
+	}
+	return hop
+}
+
+// route deals with a run that this engine cannot take: it is passed on to the next that can, or ends.
+func (r *run) route(why *contracts.Error) contracts.Settlement {
+	e := r.executor
+	here := r.delivery.Engine
+	serving, known := e.serving(r.store)
+	if why.Code == contracts.EngineUnavailable && r.delivery.Delivered <= patience && slices.ContainsFunc(serving[here], func(name string) bool { return name != e.config.Name }) {
+		return r.again("another executor serves the engine: " + why.Message)
+	}
+	tried := append(slices.Clone(r.tried), contracts.Tried{Engine: here, Code: why.Code, Reason: clip(why.Message)})
+	if r.contract != nil {
+		for _, to := range e.candidates(r.contract, r.request) {
+			if slices.ContainsFunc(tried, func(t contracts.Tried) bool { return t.Engine == to }) {
+				continue
+			}
+			if known && len(serving[to]) == 0 {
+				tried = append(tried, contracts.Tried{Engine: to, Code: contracts.EngineUnavailable, Reason: "no executor serves it"})
+				continue
+			}
+			event := r.event(contracts.TypeFallback)
+			event.Engine, event.From, event.To, event.Hop, event.Tried = "", here, to, r.hop+1, tried
+			event.Code, event.Reason = why.Code, clip(why.Message)
+			switch ours, err := r.advance(event); {
+			case err != nil:
+				return r.interrupted(err)
+			case !ours:
+				return r.again("somebody else is about the run")
+			}
+			r.hop = event.Hop
+			refused := r.pass(event)
+			if refused == nil {
+				return contracts.Settlement{Outcome: contracts.Done}
+			}
+			var full *contracts.Error
+			if !errors.As(refused, &full) {
+				return r.interrupted(refused)
+			}
+			tried = append(tried, contracts.Tried{Engine: to, Code: full.Code, Reason: clip(full.Message)})
+		}
+	}
+	r.tried = tried
+	if again := r.retryUnavailable(why); again != nil {
+		return *again
+	}
+	return r.refuse(noEngine(why, tried, serving, known))
+}
+
+// pass republishes the request as its fallback event says. An error that is a *contracts.Error means that the queue there
+// does not take it.
+func (r *run) pass(event contracts.Event) error {
+	err := r.executor.bus.Republish(r.store, r.delivery, r.id, event)
+	if errors.Is(err, contracts.ErrPermanent) {
+		return contracts.Errorf(contracts.EngineUnavailable, "%s", err)
+	}
+	if err != nil {
+		return err
+	}
+	r.executor.bus.CopyEvent(r.copies, event)
+	r.log.Info().Str("from", event.From).Str("to", event.To).Str("code", string(event.Code)).Str("reason", event.Reason).Int("hop", event.Hop).Msg("run passed on to another engine")
+	return nil
+}
+
+// passOn deals with a request that was passed on already by somebody who could not say so to the queue. What he may not have
+// come to is done again.
+func (r *run) passOn(event *contracts.Event) contracts.Settlement {
+	if event.Type == contracts.TypeFallback {
+		var full *contracts.Error
+		switch err := r.pass(*event); {
+		case errors.As(err, &full): // as in route: the engine counts as tried
+			r.hop, r.tried = event.Hop, append(slices.Clone(event.Tried), contracts.Tried{Engine: event.To, Code: full.Code, Reason: clip(full.Message)})
+			return r.route(full)
+		case err != nil:
+			return r.interrupted(err)
+		}
+	}
+	r.log.Debug().Int("hop", event.Hop).Msg("the run was passed on to another engine before")
+	return contracts.Settlement{Outcome: contracts.Done}
+}
+
+// advance stores a status event; false where somebody else has written to the status since it was read.
+func (r *run) advance(event contracts.Event) (bool, error) {
+	seq, err := r.executor.bus.Advance(r.store, event, r.record.StatusSeq, r.copies.Trace)
+	if err != nil || seq == 0 {
+		return false, err
+	}
+	r.record.Status, r.record.StatusSeq = &event, seq
+	return true, nil
+}
+
+// serving is who serves which engine; false where that cannot be told. Of our own engines we know more.
+func (e *Executor) serving(ctx context.Context) (map[string][]string, bool) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	fleet, err := e.bus.Fleet(ctx)
+	if err != nil {
+		return nil, false
+	}
+	serving := contracts.Serving(fleet)
+	for name := range e.engines {
+		others := slices.DeleteFunc(serving[name], func(one string) bool { return one == e.config.Name })
+		if e.Healthy(name) == nil {
+			others = append(others, e.config.Name)
+		}
+		serving[name] = others
+	}
+	return serving, true
+}
+
+// noEngine says that no engine could take a run: all that were tried, and what there is.
+func noEngine(why *contracts.Error, tried []contracts.Tried, serving map[string][]string, known bool) *contracts.Error {
+	message := why.Message
+	if len(tried) > 1 {
+		var each []string
+		for _, t := range tried {
+			each = append(each, fmt.Sprintf("%s: %s", t.Engine, t.Reason))
+		}
+		message = "no engine could take it: " + strings.Join(each, "; ")
+	}
+	if known && why.Code == contracts.EngineUnavailable {
+		message += "; " + served(serving)
+	}
+	return contracts.Errorf(why.Code, "%s", message)
+}
+
+// served names the engines that there are.
+func served(serving map[string][]string) string {
+	var names []string
+	for name, by := range serving {
+		if len(by) > 0 {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "no engine is served now"
+	}
+	slices.Sort(names)
+	return "served are " + strings.Join(names, ", ")
+}
+
+// clip shortens a reason.
+func clip(text string) string {
+	if len(text) <= maxReason {
+		return text
+	}
+	end := maxReason
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "…"
+}

@@ -82,6 +82,7 @@ type ResourceLimits struct {
 // Tools is the section tools.
 type Tools struct {
 	Directories []string `json:"directories"` // with contracts; relative ones are relative to the file
+	Registry    bool     `json:"registry"`    // also those of the bucket that the fleet shares
 }
 
 // HTTP is the section http.
@@ -106,6 +107,7 @@ func Default() Config {
 			Local: Local{Enabled: true, Path: local.DefaultPath, KillGrace: contracts.Seconds(5)},
 		},
 		Policy: executor.Policy{ReplyPrefixes: executor.DefaultReplyPrefixes},
+		Tools:  Tools{Registry: true},
 		HTTP:   HTTP{Listen: "127.0.0.1:8088"},
 		Log:    Log{Level: "info", Format: "auto"},
 	}

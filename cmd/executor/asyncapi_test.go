@@ -124,7 +124,7 @@ func spoil(t *testing.T, document *apiDocument, said *traffic, seen map[string]i
 		"asyncapi.yaml/components/schemas/stored/duplicate", "asyncapi.yaml/components/schemas/endpoint/queue_group",
 		"event/$defs/event/exec_seq", "event/$defs/started/queued_ms", "event/$defs/retry/reason", "event/$defs/finished/status",
 		"result/signal", "result/$defs/usage/cpu_ms", "result/truncated", "result/stdout_base64", "presence/busy", "presence/$defs/engine/tier",
-		"dead-letter/delivered", "discovery/engines", "declarations/$defs/openai/function", "declarations/$defs/property/default",
+		"dead-letter/delivered", "discovery/engines", "discovery/sources", "discovery/$defs/refusal/reason", "declarations/$defs/openai/function", "declarations/$defs/property/default",
 		"request/labels", "request/stdin_base64", "follow/skip_output", "discover/as",
 	} {
 		if !noticed[name] {
@@ -812,6 +812,7 @@ func makeTraffic(t *testing.T) *traffic {
 	k.ends()
 	k.refusals()
 	k.queues()
+	k.registry()
 	k.questions()
 
 	eventually(t, "all are told that it goes on", func() bool {
@@ -836,7 +837,9 @@ func makeTraffic(t *testing.T) *traffic {
 	second.stop()
 	eventually(t, "everything was heard", func() bool {
 		return said.has(contracts.TypeFinished, "tools.reply.long-0.status") && said.has(contracts.TypeFinished, "tools.reply.long-2.status") &&
-			said.count(func(m *nats.Msg) bool { return m.Header.Get("KV-Operation") == "DEL" }) == 2
+			said.count(func(m *nats.Msg) bool {
+				return m.Header.Get("KV-Operation") == "DEL" && strings.HasPrefix(m.Subject, "$KV.TOOLS_EXECUTORS.")
+			}) == 2
 	})
 	if err := errors.Join(k.nc.Flush(), listener.Flush(), everything.Drain()); err != nil {
 		t.Fatal(err)
@@ -955,6 +958,24 @@ func (k *talk) queues() {
 	for _, one := range waiting {
 		k.finish(one)
 	}
+}
+
+// registry is what operators write there.
+func (k *talk) registry() {
+	put := func(do func(subject, text string, headers ...string) *nats.Msg, key, text string, headers ...string) {
+		k.Helper()
+		if ack := do("$KV.TOOLS_CONTRACTS."+key, text, headers...); !bytes.Contains(ack.Data, []byte(`"stream":"KV_TOOLS_CONTRACTS"`)) {
+			k.Errorf("%s: %s", key, ack.Data)
+		}
+	}
+	put(k.ask, "shared/1", `{"name":"shared","version":"1","engine":"local","engine_spec":{"command":["echo","shared"]}}`, "Nats-Expected-Last-Subject-Sequence", "0")
+	put(k.ask, "gone/_", `{"name":"gone","engine":"local","engine_spec":{"command":["true"]}}`)
+	put(k.wrongly, "shared/2", `{"name":"shared","version":"2"}`)
+	k.status(contracts.Succeeded, "tools.run", `{"tool":"shared"}`)
+	put(k.ask, "gone/_", "", "KV-Operation", "DEL")
+	eventually(k, "the wrong one is told of", func() bool {
+		return bytes.Contains(k.ask("tools.discover", `{"tool":"shared"}`).Data, []byte(`"refused":[{"name":"shared","version":"2"`))
+	})
 }
 
 // questions are those to the service.

@@ -66,6 +66,7 @@ type service struct {
 	bus      *bus.Bus
 	engines  map[string]engines.Engine
 	registry *executor.Registry
+	shared   *bus.Registry // the contracts that all executors have; nil: not wanted
 	core     *executor.Executor
 	slots    *bus.Slots
 	presence *bus.Presence
@@ -115,6 +116,13 @@ func newService(ctx context.Context, config configs.Config, dataDir string, comp
 	names := s.engineNames()
 	if err := s.bus.Declare(ctx, names); err != nil {
 		return nil, err
+	}
+	if config.Tools.Registry {
+		s.shared = s.bus.Registry(func(entries map[string][][]byte) { s.registry.SetRegistered(entries, log) })
+		if err := s.shared.Read(ctx); err != nil {
+			return nil, err
+		}
+		s.registry.OnMiss(func() { s.shared.CatchUp(context.Background()) })
 	}
 	core := config.Core(s.name)
 	core.ResultInlineBytes = min(core.ResultInlineBytes, int(s.bus.MaxPayload()/2))
@@ -207,6 +215,10 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 	}
 	parts.Go(func() { s.presence.Announce(background) })
 	parts.Go(func() { s.core.Keep(background) })
+	if s.shared != nil {
+		parts.Go(func() { s.shared.Follow(background) })
+	}
+	parts.Go(func() { s.registry.Watch(background, s.log) })
 	parts.Go(func() { s.core.WatchHealth(background, func(string, error) { s.presence.Changed() }) })
 	unserved := s.bus.Unserved(s.presence.Fleet, s.core.Handle)
 	care, stopCare := context.WithCancel(ctx)
@@ -219,8 +231,13 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 				unserved.Kick(engine)
 			}
 		},
-		ReplyTo:  func(subject string) error { return s.config.Policy.CheckReplyTo(subject, s.config.NATS.InboxPrefix) },
-		Discover: s.discover,
+		ReplyTo: func(subject string) error { return s.config.Policy.CheckReplyTo(subject, s.config.NATS.InboxPrefix) },
+		Discover: func(ctx context.Context) (contracts.Discovery, error) {
+			if s.shared != nil {
+				s.shared.CatchUp(ctx) // who has just pushed a contract wants to see it
+			}
+			return s.discover(ctx)
+		},
 	}, programVersion())
 	if err != nil {
 		return err
@@ -329,7 +346,8 @@ func (s *service) discover(ctx context.Context) (contracts.Discovery, error) {
 	if err != nil {
 		return contracts.Discovery{}, err
 	}
-	d := contracts.Discovery{Type: "discovery", Prefix: s.bus.Subjects().Prefix(), Engines: []string{}, Executors: append([]contracts.Presence{}, fleet...), Tools: s.core.Tools()}
+	d := contracts.Discovery{Type: "discovery", Prefix: s.bus.Subjects().Prefix(), Engines: []string{}, Executors: append([]contracts.Presence{}, fleet...), Tools: s.core.Tools(),
+		Sources: s.registry.Sources(), Refused: s.registry.Refused()}
 	d.Engines = slices.AppendSeq(d.Engines, maps.Keys(contracts.Serving(fleet)))
 	slices.Sort(d.Engines)
 	return d, nil

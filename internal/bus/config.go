@@ -80,6 +80,9 @@ const (
 	// cancelAge is how long an ask to stop is remembered.
 	cancelAge   = 24 * time.Hour
 	cancelBytes = 64 << 20
+	// contractsHistory is how many values of a registered contract are kept, the last one counted.
+	contractsHistory = 5
+	contractsBytes   = 64 << 20
 	// limitAge ends places of limits whatever their TTL; they are renewed far more often.
 	limitAge   = 24 * time.Hour
 	limitBytes = 64 << 20

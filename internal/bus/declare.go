@@ -18,8 +18,8 @@ import (
 type streams struct {
 	exec, reply, result, cancel, dead, limits jetstream.Stream
 
-	executors jetstream.KeyValue
-	created   time.Time // of the request stream
+	executors, contracts jetstream.KeyValue
+	created              time.Time // of the request stream
 }
 
 // Names of streams and buckets, behind the prefix.
@@ -106,11 +106,19 @@ func (b *Bus) declare(ctx context.Context, engines []string, may mode) (list []D
 	if b.streams.exec != nil {
 		b.streams.created = b.streams.exec.CachedInfo().Created
 	}
-	d := Declared{Kind: "bucket", Name: b.subjects.Name(bucketExecutors)}
-	if b.streams.executors, err = b.ensureBucket(ctx, b.executorsBucket(), may, &d); err != nil {
-		return list, b.explain(fmt.Errorf("bucket %s: %w", d.Name, err))
+	for _, one := range []struct {
+		config jetstream.KeyValueConfig
+		into   *jetstream.KeyValue
+	}{
+		{b.executorsBucket(), &b.streams.executors},
+		{b.contractsBucket(), &b.streams.contracts},
+	} {
+		d := Declared{Kind: "bucket", Name: one.config.Bucket}
+		if *one.into, err = b.ensureBucket(ctx, one.config, may, &d); err != nil {
+			return list, b.explain(fmt.Errorf("bucket %s: %w", d.Name, err))
+		}
+		list = append(list, d)
 	}
-	list = append(list, d)
 	for _, engine := range engines {
 		for _, priority := range contracts.Priorities {
 			d := Declared{Kind: "consumer", Name: b.subjects.Consumer(engine, priority)}
@@ -128,6 +136,15 @@ func (b *Bus) executorsBucket() jetstream.KeyValueConfig {
 	return jetstream.KeyValueConfig{
 		Bucket: b.subjects.Name(bucketExecutors), Description: "who is there and what they serve", Storage: jetstream.MemoryStorage,
 		TTL: crowdFactor * presenceTTL, LimitMarkerTTL: presenceTTL, Replicas: b.config.Replicas,
+	}
+}
+
+// contractsBucket is the registry of contracts. Its history lets an executor that starts find what was right before somebody
+// wrote what is wrong, and an operator what was there.
+func (b *Bus) contractsBucket() jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket: b.subjects.Name(bucketContracts), Description: "contracts that all executors know; for operators to write", Storage: jetstream.FileStorage,
+		History: contractsHistory, MaxBytes: contractsBytes, Replicas: b.config.Replicas,
 	}
 }
 
@@ -300,9 +317,10 @@ func (b *Bus) ensureBucket(ctx context.Context, config jetstream.KeyValueConfig,
 	if err != nil {
 		return nil, err
 	}
-	is := status.Config()
-	d.differ([]setting{{"ttl", is.TTL}, {"limit_marker_ttl", is.LimitMarkerTTL}, {"replicas", is.Replicas}},
-		[]setting{{"ttl", config.TTL}, {"limit_marker_ttl", config.LimitMarkerTTL}, {"replicas", config.Replicas}})
+	settings := func(c jetstream.KeyValueConfig) []setting {
+		return []setting{{"ttl", c.TTL}, {"limit_marker_ttl", c.LimitMarkerTTL}, {"history", max(1, c.History)}, {"max_bytes", max(0, c.MaxBytes)}, {"replicas", c.Replicas}}
+	}
+	d.differ(settings(status.Config()), settings(config))
 	if may == update && d.Did == DidDiffer {
 		if bucket, err = b.js.UpdateKeyValue(ctx, config); err != nil {
 			return nil, advise(err)

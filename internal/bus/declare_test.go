@@ -32,6 +32,9 @@ func TestDeclareMakesWhatTheDesignNames(t *testing.T) {
 		"TOOLS_DEAD":         func(c jetstream.StreamConfig) bool { return c.Subjects[0] == "tools.dead.*" },
 		"TOOLS_LIMITS":       func(c jetstream.StreamConfig) bool { return c.MaxMsgsPerSubject == 1 && c.AllowMsgTTL },
 		"KV_TOOLS_EXECUTORS": func(c jetstream.StreamConfig) bool { return c.Storage == jetstream.MemoryStorage && c.AllowMsgTTL },
+		"KV_TOOLS_CONTRACTS": func(c jetstream.StreamConfig) bool {
+			return c.Storage == jetstream.FileStorage && c.MaxMsgsPerSubject == 5 && c.AllowDirect
+		},
 	} {
 		stream, err := js.Stream(t.Context(), name)
 		if err != nil {
@@ -100,13 +103,13 @@ func TestInspectAndProvision(t *testing.T) {
 		}
 		return fmt.Sprint(found)
 	}
-	if got := count(first.Inspect(t.Context(), engines)); got != "map[missing:10]" {
+	if got := count(first.Inspect(t.Context(), engines)); got != "map[missing:11]" {
 		t.Errorf("before: %s", got)
 	}
-	if got := count(first.Provision(t.Context(), engines)); got != "map[made:10]" {
+	if got := count(first.Provision(t.Context(), engines)); got != "map[made:11]" {
 		t.Errorf("the first provision: %s", got)
 	}
-	if got := count(first.Provision(t.Context(), engines)); got != "map[ok:10]" {
+	if got := count(first.Provision(t.Context(), engines)); got != "map[ok:11]" {
 		t.Errorf("a second provision: %s", got)
 	}
 	c.Streams.ResultAge, c.AckWait = contracts.Seconds(3600), contracts.Seconds(7)
@@ -116,16 +119,16 @@ func TestInspectAndProvision(t *testing.T) {
 	}
 	defer other.Close()
 	list, err := other.Inspect(t.Context(), engines)
-	if got := count(list, err); got != "map[differs:4 ok:6]" {
+	if got := count(list, err); got != "map[differs:4 ok:7]" {
 		t.Errorf("with another configuration: %s", got)
 	}
 	if list[2].Name != "TOOLS_RESULT" || !strings.Contains(list[2].What, "max_age is ") || !strings.HasSuffix(list[2].What, "configured is 1h0m0s") {
 		t.Errorf("%+v", list[2])
 	}
-	if got := count(other.Provision(t.Context(), engines)); got != "map[ok:6 updated:4]" {
+	if got := count(other.Provision(t.Context(), engines)); got != "map[ok:7 updated:4]" {
 		t.Errorf("provision with another configuration: %s", got)
 	}
-	if got := count(other.Inspect(t.Context(), engines)); got != "map[ok:10]" {
+	if got := count(other.Inspect(t.Context(), engines)); got != "map[ok:11]" {
 		t.Errorf("after: %s", got)
 	}
 }

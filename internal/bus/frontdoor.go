@@ -275,13 +275,7 @@ func (f *FrontDoor) list(ctx context.Context, question []byte) ([]byte, error) {
 		return nil, err
 	}
 	if ask.Tool != "" {
-		some := []*contracts.Contract{}
-		for _, c := range discovery.Tools {
-			if c.Name == ask.Tool {
-				some = append(some, c)
-			}
-		}
-		discovery.Tools = some
+		discovery = about(discovery, ask.Tool)
 	}
 	answer := any(discovery)
 	if ask.As != "" {
@@ -294,6 +288,28 @@ func (f *FrontDoor) list(ctx context.Context, question []byte) ([]byte, error) {
 		return nil, contracts.Errorf(contracts.InvalidRequest, `the answer has %d bytes, more than the server takes; ask for one tool: {"tool": "name"}`, len(text))
 	}
 	return text, err
+}
+
+// about is what a discovery has of one tool.
+func about(d contracts.Discovery, tool string) contracts.Discovery {
+	some := []*contracts.Contract{}
+	for _, c := range d.Tools {
+		if c.Name == tool {
+			some = append(some, c)
+		}
+	}
+	var sources map[string]string
+	if source, ok := d.Sources[tool]; ok {
+		sources = map[string]string{tool: source}
+	}
+	var refused []contracts.Refusal
+	for _, one := range d.Refused {
+		if one.Name == tool {
+			refused = append(refused, one)
+		}
+	}
+	d.Tools, d.Sources, d.Refused = some, sources, refused
+	return d
 }
 
 // fail answers with an error of the service (ADR-32). Not by the library, which may be asked for an answer only until the

@@ -387,14 +387,12 @@ var executorMay = []attempt{
 	pub("count what waits", "$JS.API.STREAM.INFO.TOOLS_EXEC", `{"subjects_filter":"tools.exec.>"}`),
 	pub("take a place of a limit", "tools.limit.gpu.1", "{}"),
 	pub("see the places of limits", "$JS.API.STREAM.INFO.TOOLS_LIMITS", `{"subjects_filter":"tools.limit.>"}`),
-	pub("see who has a place", "$JS.API.DIRECT.GET.TOOLS_LIMITS.tools.limit.gpu.1", ""),
 	pub("give a place back", "$JS.API.STREAM.MSG.DELETE.TOOLS_LIMITS", `{"seq":1}`),
 	pub("read a contract", "$JS.API.DIRECT.GET.KV_TOOLS_CONTRACTS.$KV.TOOLS_CONTRACTS.good/1_0", ""),
 	pub("watch contracts", "$JS.API.CONSUMER.CREATE.KV_TOOLS_CONTRACTS.w", `{"stream_name":"KV_TOOLS_CONTRACTS","config":{"name":"w","ack_policy":"none","deliver_subject":"_EXECUTOR.test.w"}}`),
 	pub("count contracts", "$JS.API.STREAM.INFO.KV_TOOLS_CONTRACTS", ""),
 	pub("read contracts in one go", "$JS.API.DIRECT.GET.KV_TOOLS_CONTRACTS", `{"multi_last":["$KV.TOOLS_CONTRACTS.>"]}`),
 	pub("answer flow control of contracts", "$JS.FC.KV_TOOLS_CONTRACTS.x.y", ""),
-	pub("see the places of a limit", "$JS.API.DIRECT.GET.TOOLS_LIMITS", `{"seq":1,"next_by_subj":"tools.limit.>"}`),
 	pub("acknowledge in the form of later servers", "$JS.ACK._.HASH.TOOLS_EXEC.local.1.1.1.1700000000000000000.0", "+ACK"),
 	pub("stop watching contracts", "$JS.API.CONSUMER.DELETE.KV_TOOLS_CONTRACTS.w", ""),
 }
@@ -443,7 +441,6 @@ func TestRights(t *testing.T) {
 		t.Fatalf("provision: %d\n%s", code, out)
 	}
 	operator, planner, reviewer, executor := s.as(t, "operator"), s.as(t, "planner"), s.as(t, "reviewer"), s.as(t, "executor")
-	makeLater(t, operator.nc)
 
 	if out, code := s.program(t, "executor", "doctor", "--config", configuration); code != 0 || !strings.Contains(out, "all that an executor needs") || !strings.Contains(out, "none is running") {
 		t.Errorf("doctor: %d\n%s", code, out)
@@ -523,22 +520,6 @@ func TestRights(t *testing.T) {
 	served.stop()
 	if log := served.log.String(); strings.Contains(log, "NATS denied") {
 		t.Errorf("the executor was denied something:\n%s", log)
-	}
-}
-
-// makeLater makes what the rights speak of and this version of the program does not make.
-func makeLater(t *testing.T, nc *nats.Conn) {
-	t.Helper()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "TOOLS_CONTRACTS"}); err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
-		t.Fatal(err)
-	}
-	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "TOOLS_LIMITS", Subjects: []string{"tools.limit.>"}, AllowDirect: true})
-	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		t.Fatal(err)
 	}
 }
 
@@ -907,10 +888,7 @@ func beyondPermissions(t *testing.T, s *fleetServer, planner, reviewer, executor
 
 // beforeTheirTime are rights of executors that doctor does not ask for: they are not used yet, or not always.
 var beforeTheirTime = []string{
-	"$JS.ACK.*.*.TOOLS_EXEC.>", "$JS.API.CONSUMER.CREATE.TOOLS_EXEC.>", "_R_.>",
-	"tools.limit.>", "$JS.API.STREAM.INFO.TOOLS_LIMITS", "$JS.API.STREAM.MSG.DELETE.TOOLS_LIMITS", "$JS.API.DIRECT.GET.TOOLS_LIMITS", "$JS.API.DIRECT.GET.TOOLS_LIMITS.>",
-	"$JS.API.STREAM.INFO.KV_TOOLS_CONTRACTS", "$JS.API.DIRECT.GET.KV_TOOLS_CONTRACTS", "$JS.API.DIRECT.GET.KV_TOOLS_CONTRACTS.>",
-	"$JS.API.CONSUMER.CREATE.KV_TOOLS_CONTRACTS.>", "$JS.API.CONSUMER.DELETE.KV_TOOLS_CONTRACTS.*", "$JS.FC.KV_TOOLS_CONTRACTS.>",
+	"$JS.ACK.*.*.TOOLS_EXEC.>", "_R_.>", "$JS.API.DIRECT.GET.KV_TOOLS_CONTRACTS", "$JS.API.DIRECT.GET.KV_TOOLS_CONTRACTS.>",
 }
 
 // TestEveryRightIsNeeded takes the rights of the executor in configs/nats/executor.conf away, one at a time: doctor names the

@@ -139,7 +139,11 @@ func TestYield(t *testing.T) {
 			err := d.Yield(ctx, func(context.Context) error { close(waiting); <-goOn; return nil })
 			ended <- err
 		case "waits to the end":
-			ended <- d.Yield(ctx, func(ctx context.Context) error { once.Do(func() { close(entered) }); <-ctx.Done(); return context.Cause(ctx) })
+			ended <- d.Yield(ctx, func(ctx context.Context) error {
+				once.Do(func() { close(entered) })
+				<-ctx.Done()
+				return context.Cause(ctx)
+			})
 			return contracts.Settlement{Outcome: contracts.Again}
 		default:
 			others <- struct{}{}

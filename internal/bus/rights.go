@@ -41,6 +41,7 @@ func (b *Bus) publishRights(engines []string, name string) []right {
 	exec, reply, result, cancel := s.Name(streamExec), s.Name(streamReply), s.Name(streamResult), s.Name(streamCancel)
 	executors := s.Name(bucketExecutors)
 	presence := "KV_" + executors
+	limits, registry := s.Name(streamLimits), "KV_"+s.Name(bucketContracts)
 	rights := []right{
 		stored(s.Status("*"), s.Status(nobody)), stored(s.Output("*"), s.Output(nobody)), stored(s.Result("*"), s.Result(nobody)),
 		stored("$KV."+executors+".*", "$KV."+executors+"."+cmp.Or(name, nobody)),
@@ -55,6 +56,13 @@ func (b *Bus) publishRights(engines []string, name string) []right {
 		api("CONSUMER.DELETE."+presence+".*", "CONSUMER.DELETE."+presence+"."+nobody),
 		named("STREAM.CREATE." + presence),
 		{pattern: "$JS.FC." + presence + ".>", subject: "$JS.FC." + presence + "." + nobody + ".x", silent: true},
+		stored(s.Limit("*", "*"), s.Limit(nobody, "0")), named("STREAM.INFO." + limits), named("STREAM.MSG.DELETE." + limits),
+		named("STREAM.INFO." + registry),
+		api("CONSUMER.CREATE."+registry+".>", "CONSUMER.CREATE."+registry+"."+nobody+".$KV."+s.Name(bucketContracts)+".>"),
+		api("CONSUMER.DELETE."+registry+".*", "CONSUMER.DELETE."+registry+"."+nobody),
+		{pattern: "$JS.FC." + registry + ".>", subject: "$JS.FC." + registry + "." + nobody + ".x", silent: true},
+		// Of engines that nobody serves, whose requests are looked after.
+		api("CONSUMER.CREATE."+exec+".>", "CONSUMER.CREATE."+exec+"."+nobody+"."+s.Exec(nobody, "")),
 	}
 	for _, engine := range engines {
 		rights = append(rights, stored(s.Dead(engine), s.Dead(engine)),

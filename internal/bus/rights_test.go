@@ -99,7 +99,7 @@ func TestRights(t *testing.T) {
 			[]string{"publish $JS.API.CONSUMER.INFO.TOOLS_EXEC.*", "publish $JS.API.INFO", "publish $JS.API.STREAM.INFO.KV_TOOLS_EXECUTORS"}},
 		"nopresence": {[]string{"$JS.API.CONSUMER.*.KV_TOOLS_EXECUTORS.>", "$JS.API.STREAM.CREATE.>", "$JS.FC.>"}, nil,
 			[]string{"publish $JS.API.CONSUMER.CREATE.KV_TOOLS_EXECUTORS.>", "publish $JS.API.CONSUMER.DELETE.KV_TOOLS_EXECUTORS.*",
-				"publish $JS.API.STREAM.CREATE.KV_TOOLS_EXECUTORS", "publish $JS.FC.KV_TOOLS_EXECUTORS.>"}},
+				"publish $JS.API.STREAM.CREATE.KV_TOOLS_EXECUTORS", "publish $JS.FC.KV_TOOLS_CONTRACTS.>", "publish $JS.FC.KV_TOOLS_EXECUTORS.>"}},
 		"noqueue": {[]string{"tools.exec.>", "tools.dead.*", "$KV.TOOLS_EXECUTORS.>"}, nil,
 			[]string{"publish $KV.TOOLS_EXECUTORS.*", "publish tools.dead.local", "publish tools.exec.local", "publish tools.exec.local.high", "publish tools.exec.local.low"}},
 	}

@@ -19,7 +19,7 @@ func (r *run) decode() error {
 	if r.id = request.ID; r.id == "" && (err == nil || !hasID(d.Data)) {
 		r.id = contracts.QueueID(d.Created, d.Seq)
 	}
-	r.log = r.executor.log.With().Str("id", r.id).Str("tool", toolOf(request)).Str("engine", d.Engine).Logger()
+	r.logAs(r.id)
 
 	to := d.Header.Get(contracts.HeaderReplyTo)
 	if to == "" {
@@ -39,6 +39,10 @@ func (r *run) decode() error {
 	return nil
 }
 
+func (r *run) logAs(id string) {
+	r.log = r.executor.log.With().Str("id", id).Str("tool", toolOf(r.request)).Str("engine", r.delivery.Engine).Logger()
+}
+
 // identify gives a request that came without an id, and was passed on, the id that it had in its first queue. The header that
 // says so counts if that run was passed on to here and asks for the same.
 func (r *run) identify(ctx context.Context) error {
@@ -55,7 +59,7 @@ func (r *run) identify(ctx context.Context) error {
 	if r.trust(); r.hop == 0 {
 		r.id = own
 	} else {
-		r.log = r.log.With().Str("id", id).Logger()
+		r.logAs(id)
 	}
 	r.record = contracts.Record{}
 	return nil

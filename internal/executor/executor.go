@@ -145,10 +145,13 @@ func (e *Executor) enter(r *run) *run {
 	return nil
 }
 
+// leave forgets a run. It may be called again.
 func (e *Executor) leave(r *run) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.runs, r.id)
+	if e.runs[r.id] == r {
+		delete(e.runs, r.id)
+	}
 }
 
 func (e *Executor) underWay() []*run {

@@ -120,6 +120,7 @@ func (r *run) route(why *contracts.Error) contracts.Settlement {
 // pass republishes the request as its fallback event says. An error that is a *contracts.Error means that the queue there
 // does not take it.
 func (r *run) pass(event contracts.Event) error {
+	r.executor.leave(r) // what is stored next may come back here before this one is done
 	err := r.executor.bus.Republish(r.store, r.delivery, r.id, event)
 	if errors.Is(err, contracts.ErrPermanent) {
 		return contracts.Errorf(contracts.EngineUnavailable, "%s", err)

@@ -34,8 +34,8 @@ type fleetBus struct {
 	presence *bus.Presence
 }
 
-func (b fleetBus) Fleet(ctx context.Context) ([]contracts.Presence, error) {
-	return b.presence.Fleet(ctx)
+func (b fleetBus) Serving(ctx context.Context) (map[string][]string, bool) {
+	return b.presence.Serving(ctx)
 }
 
 func (b fleetBus) Limit(tool, key string, n int) executor.Limit { return b.Bus.Limit(tool, key, n) }

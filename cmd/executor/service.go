@@ -154,8 +154,8 @@ type coreBus struct {
 	presence *bus.Presence
 }
 
-func (b coreBus) Fleet(ctx context.Context) ([]contracts.Presence, error) {
-	return b.presence.Fleet(ctx)
+func (b coreBus) Serving(ctx context.Context) (map[string][]string, bool) {
+	return b.presence.Serving(ctx)
 }
 
 func (b coreBus) Limit(tool, key string, n int) executor.Limit { return b.Bus.Limit(tool, key, n) }
@@ -220,14 +220,16 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 	}
 	parts.Go(func() { s.registry.Watch(background, s.log) })
 	parts.Go(func() { s.core.WatchHealth(background, func(string, error) { s.presence.Changed() }) })
-	unserved := s.bus.Unserved(s.presence.Fleet, s.core.Handle)
+	unserved := s.bus.Unserved(s.presence, s.core.Handle)
 	care, stopCare := context.WithCancel(ctx)
+	var cares sync.WaitGroup
+	defer cares.Wait() // while the drain time runs
 	defer stopCare()
-	parts.Go(func() { unserved.Care(care, work) })
+	cares.Go(func() { unserved.Care(care, work) })
 	door, err := s.bus.OpenFrontDoor(bus.Desk{
 		Admit: s.core.Admit,
 		Stored: func(engine string) {
-			if s.core.Healthy(engine) != nil { // else it is ours
+			if s.core.Unserved(engine) {
 				unserved.Kick(engine)
 			}
 		},
@@ -276,6 +278,7 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 func (s *service) drain() {
 	s.draining.Do(func() {
 		close(s.drains)
+		s.presence.Changed() // others answer for what only this one served
 		if busy := s.slots.Busy(); busy > 0 {
 			s.log.Info().Int("running", busy).Stringer("drain_timeout", s.config.Executor.DrainTimeout).Msg("stopping: waiting for what runs; a second signal ends it at once")
 		}

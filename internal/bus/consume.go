@@ -202,15 +202,21 @@ func (l *loop) start(take context.Context, m *taken) {
 			ctx, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
 			defer context.AfterFunc(take, func() { cancel(contracts.ErrStopping) })()
-			err := wait(ctx)
-			l.waiting.Add(-1)
-			if err == nil && !(l.waitSlot(ctx)) {
-				err = context.Cause(ctx)
+			defer l.waiting.Add(-1)
+			if err := wait(ctx); err != nil {
+				return err
 			}
-			holds = err == nil
-			return err
+			// What it waited for is not kept from others for a slot that is not free.
+			soon, cancelSoon := context.WithTimeout(ctx, slotWait)
+			defer cancelSoon()
+			if holds = l.waitSlot(soon); !holds && ctx.Err() != nil {
+				return context.Cause(ctx)
+			} else if !holds {
+				return contracts.ErrBusy
+			}
+			return nil
 		}
-		l.settle(m.msg, l.handle(l.work, m.delivery))
+		l.settle(m, l.handle(l.work, m.delivery))
 		l.bus.leases.drop(m.msg)
 	})
 }
@@ -228,6 +234,9 @@ func (l *loop) waitSlot(ctx context.Context) bool {
 	}
 	return false
 }
+
+// slotWait is how long a delivery that has waited for something else may wait for a slot as well.
+const slotWait = 100 * time.Millisecond
 
 // maxWaiting is how many deliveries of an engine may wait in an instance without a slot.
 const maxWaiting = 128

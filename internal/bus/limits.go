@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 )
 
 // Times of limits.
@@ -23,7 +24,9 @@ const (
 	// placeTenure is how long an instance may hand a place from run to run before others get a chance.
 	placeTenure = time.Second
 	// placePoll is how often an instance looks for a free place while runs of its wait for one.
-	placePoll = 50 * time.Millisecond
+	// It is longer each time none was.
+	placePoll     = 20 * time.Millisecond
+	placePollMost = 400 * time.Millisecond
 )
 
 // limits bound how many runs there are at a time in the fleet. A limit of n has n places, each a subject of the limits stream
@@ -35,6 +38,7 @@ type limits struct {
 
 	mu   sync.Mutex
 	open map[string]*limit // with places held, or waited for, by hash
+	back chan struct{}     // the server is there again
 	stop chan struct{}
 	done sync.WaitGroup
 }
@@ -43,11 +47,20 @@ type limits struct {
 type limit struct {
 	limits *limits
 	hash   string
-	about  []byte // for people who look at the stream
+	about  placeMessage
 	idle   []*place
 	places map[int]*place // held here, by number
 	queue  []chan *place  // runs that wait, the longest first
 	polled bool           // a goroutine looks for free places
+	users  int            // calls under way that know it
+}
+
+// placeMessage is what is stored about a place.
+type placeMessage struct {
+	Tool     string `json:"tool"`
+	Key      string `json:"key"`
+	Executor string `json:"executor"`
+	Lease    string `json:"lease"`
 }
 
 // place is one that this instance holds.
@@ -55,19 +68,28 @@ type place struct {
 	limit *limit
 	n     int
 	seq   uint64 // of its message
+	lease string // in its message, so that we know it again
 	since time.Time
 	timer *time.Timer // until it is given back, while idle
 	lost  bool        // somebody else has it by now
 }
 
 func newLimits(b *Bus) *limits {
-	l := &limits{bus: b, open: map[string]*limit{}, stop: make(chan struct{}), ttl: max(time.Second, time.Duration(b.config.AckWait).Truncate(time.Second))}
+	l := &limits{bus: b, open: map[string]*limit{}, back: make(chan struct{}, 1), stop: make(chan struct{}), ttl: max(time.Second, time.Duration(b.config.AckWait).Truncate(time.Second))}
+	b.OnReconnect(func() {
+		select {
+		case l.back <- struct{}{}:
+		default:
+		}
+	})
 	l.done.Go(func() {
 		ticker := time.NewTicker(l.ttl / 3)
 		defer ticker.Stop()
 		for {
 			select {
 			case <-ticker.C:
+				l.renew()
+			case <-l.back:
 				l.renew()
 			case <-l.stop:
 				return
@@ -93,7 +115,8 @@ func (t Limit) Try(ctx context.Context) (free func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one := l.of(t)
-	defer l.forget(one)
+	one.users++
+	defer func() { one.users--; l.forget(one) }()
 	if len(one.queue) > 0 {
 		return nil, nil // others were here before
 	}
@@ -144,15 +167,14 @@ func (l *limits) of(t Limit) *limit {
 	hash := hex.EncodeToString(sum[:8])
 	one := l.open[hash]
 	if one == nil {
-		about, _ := json.Marshal(map[string]string{"tool": t.tool, "key": t.key, "executor": l.bus.name})
-		one = &limit{limits: l, hash: hash, about: about, places: map[int]*place{}}
+		one = &limit{limits: l, hash: hash, about: placeMessage{Tool: t.tool, Key: t.key, Executor: l.bus.name}, places: map[int]*place{}}
 		l.open[hash] = one
 	}
 	return one
 }
 
 func (l *limits) forget(one *limit) {
-	if len(one.places) == 0 && len(one.queue) == 0 && !one.polled {
+	if len(one.places) == 0 && len(one.queue) == 0 && !one.polled && one.users == 0 {
 		delete(l.open, one.hash)
 	}
 }
@@ -204,7 +226,7 @@ func (one *limit) acquire(ctx context.Context, n int) (*place, error) {
 // claim stores the message of a place that is free; nil where it is not.
 func (one *limit) claim(ctx context.Context, number int) (*place, error) {
 	l := one.limits
-	p := &place{limit: one, n: number, since: time.Now()}
+	p := &place{limit: one, n: number, lease: nuid.Next(), since: time.Now()}
 	one.places[number] = p // so that nobody else here tries it
 	l.mu.Unlock()
 	seq, err := l.store(ctx, p, 0)
@@ -220,7 +242,13 @@ func (one *limit) claim(ctx context.Context, number int) (*place, error) {
 // store stores the message of a place, if the last one there is still the one at after; 0 where it is not.
 func (l *limits) store(ctx context.Context, p *place, after uint64) (uint64, error) {
 	msg := nats.NewMsg(l.bus.subjects.Limit(p.limit.hash, strconv.Itoa(p.n)))
-	msg.Data = p.limit.about
+	about := p.limit.about
+	about.Lease = p.lease
+	data, err := encode(about)
+	if err != nil {
+		return 0, err
+	}
+	msg.Data = data
 	ack, err := l.bus.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(after), jetstream.WithMsgTTL(l.ttl))
 	if isWrongSequence(err) {
 		return 0, nil
@@ -314,8 +342,12 @@ func (one *limit) poll(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer func() { one.polled = false; l.forget(one) }()
+	wait := placePoll
 	for len(one.queue) > 0 {
 		p, err := one.acquire(ctx, n)
+		if p != nil {
+			wait = placePoll
+		}
 		if p != nil && len(one.queue) > 0 {
 			one.serve(p)
 			continue
@@ -324,12 +356,12 @@ func (one *limit) poll(n int) {
 			continue
 		}
 		l.mu.Unlock()
-		wait := placePoll/2 + rand.N(placePoll)
 		if err != nil {
-			wait = 10 * placePoll
+			wait = placePollMost
 		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(wait/2 + rand.N(wait)):
+			wait = min(2*wait, placePollMost)
 			l.mu.Lock()
 		case <-l.stop:
 			l.mu.Lock()
@@ -338,7 +370,7 @@ func (one *limit) poll(n int) {
 	}
 }
 
-// renew renews all places that are held here.
+// renew renews all places that are held here, many at a time.
 func (l *limits) renew() {
 	l.mu.Lock()
 	var held []*place
@@ -352,34 +384,62 @@ func (l *limits) renew() {
 	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), l.ttl/3)
 	defer cancel()
+	var all sync.WaitGroup
+	at := make(chan struct{}, 64)
 	for _, p := range held {
-		seq, err := l.store(ctx, p, p.seq)
-		if err == nil && seq == 0 {
-			// It ended, because the server was away for longer than its time. Whoever is faster has it now.
-			seq, err = l.store(ctx, p, 0)
-		}
-		l.mu.Lock()
-		switch {
-		case err != nil:
-		case p.limit.places[p.n] != p && seq != 0: // given back meanwhile
-			l.remove(seq)
-		case p.limit.places[p.n] != p:
-		case seq == 0:
-			l.bus.log.Warn().Str("limit", p.limit.hash).RawJSON("about", p.limit.about).Msg("a place of a limit was lost while NATS was away; its run goes on, beside that of whoever has the place now")
-			p.lost = true
-			delete(p.limit.places, p.n)
-			for i, other := range p.limit.idle {
-				if other == p {
-					p.timer.Stop()
-					p.limit.idle = append(p.limit.idle[:i], p.limit.idle[i+1:]...)
-					break
-				}
-			}
-		default:
-			p.seq = seq
-		}
-		l.mu.Unlock()
+		at <- struct{}{}
+		all.Go(func() {
+			defer func() { <-at }()
+			l.renewOne(ctx, p)
+		})
 	}
+	all.Wait()
+}
+
+func (l *limits) renewOne(ctx context.Context, p *place) {
+	seq, err := l.store(ctx, p, p.seq)
+	if err == nil && seq == 0 {
+		seq, err = l.again(ctx, p)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one := p.limit
+	switch {
+	case err != nil:
+	case one.places[p.n] != p && seq != 0: // given back meanwhile
+		l.remove(seq)
+	case one.places[p.n] != p:
+	case seq != 0:
+		p.seq = seq
+	default:
+		l.bus.log.Warn().Str("limit", one.hash).Str("tool", one.about.Tool).Msg("a place of a limit was lost, because this executor was stopped or NATS away for too long; its run goes on, beside that of whoever has the place now")
+		p.lost = true
+		delete(one.places, p.n)
+		for i, other := range one.idle {
+			if other == p {
+				p.timer.Stop()
+				one.idle = append(one.idle[:i], one.idle[i+1:]...)
+				break
+			}
+		}
+	}
+}
+
+// again deals with a place whose message is not the one that we know: the answer to a renewal was lost, and it is ours; or it
+// ended, and is free for whoever is faster. 0: it is somebody else's.
+func (l *limits) again(ctx context.Context, p *place) (uint64, error) {
+	is, err := last(ctx, l.bus.streams.limits, l.bus.subjects.Limit(p.limit.hash, strconv.Itoa(p.n)))
+	if err != nil {
+		return 0, err
+	}
+	if is == nil {
+		return l.store(ctx, p, 0)
+	}
+	var message placeMessage
+	if json.Unmarshal(is.Data, &message) == nil && message.Lease == p.lease {
+		return is.Sequence, nil
+	}
+	return 0, nil
 }
 
 // close gives all places back that are idle. Runs have ended.

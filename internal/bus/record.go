@@ -105,8 +105,8 @@ func (b *Bus) Advance(ctx context.Context, event contracts.Event, after uint64, 
 		case isWrongSequence(err):
 			// An answer can get lost: what is stored decides whether it was ours.
 			is, seq, err := b.lastStatus(ctx, event.ID)
-			if err != nil {
-				return 0, b.explain(fmt.Errorf("%s: %w", what, err))
+			if err != nil { // not known yet whether it was
+				break
 			}
 			if is != nil && is.Type == event.Type && is.Attempt == event.Attempt && is.Executor == event.Executor && is.Time.Equal(event.Time) {
 				return seq, nil

@@ -57,6 +57,7 @@ func (b *Bus) publishRights(engines []string, name string) []right {
 		named("STREAM.CREATE." + presence),
 		{pattern: "$JS.FC." + presence + ".>", subject: "$JS.FC." + presence + "." + nobody + ".x", silent: true},
 		stored(s.Limit("*", "*"), s.Limit(nobody, "0")), named("STREAM.INFO." + limits), named("STREAM.MSG.DELETE." + limits),
+		api("DIRECT.GET."+limits+"."+s.Limit("*", "*"), "DIRECT.GET."+limits+"."+s.Limit(nobody, "0")),
 		named("STREAM.INFO." + registry),
 		api("CONSUMER.CREATE."+registry+".>", "CONSUMER.CREATE."+registry+"."+nobody+".$KV."+s.Name(bucketContracts)+".>"),
 		api("CONSUMER.DELETE."+registry+".*", "CONSUMER.DELETE."+registry+"."+nobody),

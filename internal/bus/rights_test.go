@@ -93,7 +93,7 @@ func TestRights(t *testing.T) {
 		"notake": {[]string{"$JS.API.CONSUMER.MSG.NEXT.>", "$JS.ACK.>"}, nil,
 			[]string{"publish $JS.ACK.TOOLS_EXEC.>", "publish $JS.API.CONSUMER.MSG.NEXT.TOOLS_EXEC.*"}},
 		"noread": {[]string{"$JS.API.DIRECT.GET.>"}, nil, []string{"publish $JS.API.DIRECT.GET.TOOLS_CANCEL.tools.cancel.*",
-			"publish $JS.API.DIRECT.GET.TOOLS_EXEC", "publish $JS.API.DIRECT.GET.TOOLS_REPLY", "publish $JS.API.DIRECT.GET.TOOLS_REPLY.tools.reply.>",
+			"publish $JS.API.DIRECT.GET.TOOLS_EXEC", "publish $JS.API.DIRECT.GET.TOOLS_LIMITS.tools.limit.*.*", "publish $JS.API.DIRECT.GET.TOOLS_REPLY", "publish $JS.API.DIRECT.GET.TOOLS_REPLY.tools.reply.>",
 			"publish $JS.API.DIRECT.GET.TOOLS_RESULT.tools.reply.>"}},
 		"noinfo": {[]string{"$JS.API.INFO", "$JS.API.STREAM.INFO.KV_TOOLS_EXECUTORS", "$JS.API.CONSUMER.INFO.>"}, nil,
 			[]string{"publish $JS.API.CONSUMER.INFO.TOOLS_EXEC.*", "publish $JS.API.INFO", "publish $JS.API.STREAM.INFO.KV_TOOLS_EXECUTORS"}},

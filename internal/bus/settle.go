@@ -14,16 +14,18 @@ import (
 // again one ack-wait later, and is answered by what is stored.
 const settleWait = 30 * time.Second
 
-func (l *loop) settle(msg jetstream.Msg, s contracts.Settlement) {
+func (l *loop) settle(m *taken, s contracts.Settlement) {
+	msg := m.msg
+	if s.Outcome == contracts.Left || s.Outcome == contracts.Again && l.bus.leases.lost(msg) {
+		// Somebody else has it, or will when the lease is over: what we said would be taken as said by him.
+		return
+	}
 	wait := settleWait
 	if l.work.Err() != nil && !l.bus.Connected() {
 		wait = 0 // the executor stops, and must not wait for a server that is away
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.work), wait)
 	defer cancel()
-	if s.Outcome == contracts.Left {
-		return
-	}
 	for {
 		err := l.bus.await(ctx)
 		if err == nil {
@@ -32,7 +34,7 @@ func (l *loop) settle(msg jetstream.Msg, s contracts.Settlement) {
 				err = l.acknowledge(ctx, msg)
 			case contracts.Again:
 				if err = msg.NakWithDelay(s.Delay); err == nil && s.Delay == 0 {
-					l.bell.ring(contracts.PriorityNormal) // no bell tells of what comes back; it makes others look
+					l.bell.ring(m.delivery.Priority) // no bell tells of what comes back; it makes others look
 				}
 			case contracts.Refused:
 				err = msg.TermWithReason(s.Reason)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -29,18 +30,21 @@ const (
 type Unserved struct {
 	Grace time.Duration // UnservedGrace, unless it is set before Care
 
-	bus    *Bus
-	fleet  func(context.Context) ([]contracts.Presence, error)
-	handle Handler
-	kicked chan string
-	since  map[string]time.Time // engines with requests that nobody serves
-	loops  map[string]*loop     // of engines that we know
-	slots  *Slots
+	bus      *Bus
+	presence *Presence
+	handle   Handler
+	kicked   chan string
+	since    map[string]time.Time // engines with requests that nobody serves
+	loops    map[string]*loop     // of engines that we know
+	slots    *Slots
+	running  sync.WaitGroup
+	crowd    time.Duration // how much longer the rounds take in a large fleet
 }
 
-// Unserved makes the care for unserved engines. fleet says who is there.
-func (b *Bus) Unserved(fleet func(context.Context) ([]contracts.Presence, error), handle Handler) *Unserved {
-	return &Unserved{Grace: UnservedGrace, bus: b, fleet: fleet, handle: handle, kicked: make(chan string, 64), since: map[string]time.Time{}, loops: map[string]*loop{}, slots: NewSlots(unservedSlots)}
+// Unserved makes the care for unserved engines.
+func (b *Bus) Unserved(presence *Presence, handle Handler) *Unserved {
+	return &Unserved{Grace: UnservedGrace, bus: b, presence: presence, handle: handle, kicked: make(chan string, 64),
+		since: map[string]time.Time{}, loops: map[string]*loop{}, slots: NewSlots(unservedSlots), crowd: 1}
 }
 
 // Kick has the requests of an engine looked after now: somebody knows already that it is not served.
@@ -51,23 +55,24 @@ func (u *Unserved) Kick(engine string) {
 	}
 }
 
-// Care looks after unserved engines until take ends. Handlers run in work.
+// Care looks after unserved engines until take ends, and returns when what it took is handled. Handlers run in work.
 func (u *Unserved) Care(take, work context.Context) {
+	defer u.running.Wait()
+	timer := time.NewTimer(u.pause())
+	defer timer.Stop()
 	for {
-		timer := time.NewTimer(u.Grace/6 + rand.N(u.Grace/3))
 		var engines []string
 		waits := []time.Duration{0}
 		select {
 		case engine := <-u.kicked:
-			timer.Stop()
-			if serving, ok := u.serving(take); ok && len(serving[engine]) == 0 {
+			if serving, ok := u.presence.Serving(take); ok && len(serving[engine]) == 0 {
 				engines = []string{engine}
 				waits = []time.Duration{0, 2 * time.Millisecond, 20 * time.Millisecond} // until the consumer has what was stored
 			}
 		case <-timer.C:
 			engines = u.round(take)
+			timer.Reset(u.pause())
 		case <-take.Done():
-			timer.Stop()
 			return
 		}
 		for _, engine := range engines {
@@ -78,33 +83,37 @@ func (u *Unserved) Care(take, work context.Context) {
 	}
 }
 
-// serving is who serves which engine; false where that cannot be told. An instance that does not see itself sees too
-// little: presence is in memory, and a server that was restarted has forgotten it.
-func (u *Unserved) serving(ctx context.Context) (map[string][]string, bool) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	fleet, err := u.fleet(ctx)
-	if err != nil || !slices.ContainsFunc(fleet, func(p contracts.Presence) bool { return p.Name == u.bus.name }) {
-		return nil, false
-	}
-	return contracts.Serving(fleet), true
-}
+// pause is the time to the next round, in which one of a large fleet is enough.
+func (u *Unserved) pause() time.Duration { return u.crowd * (u.Grace/6 + rand.N(u.Grace/3)) }
 
 // round returns the engines that have had requests and no instance for the grace.
 func (u *Unserved) round(ctx context.Context) []string {
-	serving, ok := u.serving(ctx)
-	if !ok {
-		clear(u.since)
-		return nil
-	}
 	queued, err := u.queued(ctx)
 	if err != nil {
 		return nil // the server is away, and says so elsewhere
 	}
-	maps.DeleteFunc(u.since, func(engine string, _ time.Time) bool { return !queued[engine] || len(serving[engine]) > 0 })
+	if len(queued) == 0 {
+		clear(u.since)
+		return nil
+	}
+	fleet, err := u.presence.Fleet(ctx)
+	if _, ok := u.presence.Serving(ctx); err != nil || !ok {
+		clear(u.since)
+		return nil
+	}
+	u.crowd = time.Duration(1 + len(fleet)/crowd)
+	there := contracts.Serving(fleet)
+	for _, one := range fleet {
+		if one.Drains { // it may be about to start again: the grace begins when it has gone
+			for engine := range one.Engines {
+				there[engine] = append(there[engine], one.Name)
+			}
+		}
+	}
+	maps.DeleteFunc(u.since, func(engine string, _ time.Time) bool { return !queued[engine] || len(there[engine]) > 0 })
 	var due []string
 	for engine := range queued {
-		if len(serving[engine]) > 0 {
+		if len(there[engine]) > 0 {
 			continue
 		}
 		if since, known := u.since[engine]; !known {
@@ -148,7 +157,6 @@ func (u *Unserved) drain(take, work context.Context, engine string, waits []time
 			u.loops[engine] = l
 		}
 	}
-	defer l.running.Wait()
 	for _, wait := range waits {
 		select {
 		case <-time.After(wait):
@@ -165,6 +173,7 @@ func (u *Unserved) drain(take, work context.Context, engine string, waits []time
 			}
 			found = true
 			l.start(take, m)
+			u.running.Go(l.running.Wait)
 		}
 		if found {
 			return nil

@@ -26,6 +26,7 @@ type Delivery struct {
 // Why a delivery does not wait, or no longer.
 var (
 	ErrCrowded  = errors.New("too many requests wait here already")
+	ErrBusy     = errors.New("all slots are taken")
 	ErrStopping = errors.New("this executor takes no more work")
 )
 

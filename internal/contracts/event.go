@@ -69,8 +69,9 @@ type Event struct {
 	ExecSeq uint64 `json:"exec_seq,omitempty"` // its place in its stream
 
 	// those of a request that was passed on to another engine: how often, and the engines that could not take it, in order
-	Hop   int     `json:"hop,omitempty"`
-	Tried []Tried `json:"tried,omitempty"`
+	Hop   int       `json:"hop,omitempty"`
+	Tried []Tried   `json:"tried,omitempty"`
+	Since time.Time `json:"since,omitzero"` // when the request was stored in its first queue
 
 	// started, progress, retry: where the request is
 	Engine string `json:"engine,omitempty"`

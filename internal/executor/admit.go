@@ -67,7 +67,7 @@ func (r *run) over(now time.Time) *contracts.Error {
 	if r.contract == nil || status == nil || status.Attempt == 0 {
 		return nil
 	}
-	if died := status.Type == contracts.TypeStarted; died {
+	if status.Type == contracts.TypeStarted {
 		if err := r.died("the executor " + status.Executor + " was lost under it"); err != nil {
 			return err
 		}
@@ -111,33 +111,33 @@ func (r *run) settled() (*contracts.Settlement, error) {
 		return nil, nil
 	}
 	switch {
-	case status.ExecSeq == r.delivery.Seq && status.Hop > r.hop:
-		r.hop, r.tried = status.Hop, status.Tried
+	case status.ExecSeq == r.delivery.Seq && status.Type == contracts.TypeFallback && status.Hop > r.hop:
 		s := r.passOn(status)
 		return &s, nil
 	case r.owns(status):
-		r.tries = status.Tries
+		r.hop, r.tried, r.tries, r.stored = status.Hop, status.Tried, status.Tries, status.Since
 		if left := pause(status, time.Now()); left > 0 && !r.record.Cancelled {
 			return &contracts.Settlement{Outcome: contracts.Again, Delay: left, Reason: status.Reason}, nil
 		}
-	case status.Attempt > 0 || status.Hop > r.hop:
-		// Another message with this id has claimed it, or was passed on.
+	default:
+		// Another message with this id is being handled, or was passed on.
 		if status.Digest != "" && status.Digest != r.digest {
 			s := r.conflict()
 			return &s, nil
 		}
-		// While that one is in the queue, its run goes on or will.
+		// While that one is in the queue, its run goes on or will. One that was passed on is in another queue, and leaves that
+		// with a result, or another event.
 		queued, err := r.executor.bus.Queued(r.ctx, status.ExecSeq)
 		if err != nil {
 			return nil, err
 		}
-		if queued {
+		if queued || status.Type == contracts.TypeFallback {
 			s := r.again("another request with this id is being run")
 			return &s, nil
 		}
 		r.log.Warn().Uint64("other", status.ExecSeq).Msg("the request that claimed this run has left the queue without a result; taking over")
 		r.inherited = true
-		r.hop, r.tried, r.tries = status.Hop, status.Tried, status.Tries
+		r.hop, r.tried, r.tries, r.stored = status.Hop, status.Tried, status.Tries, status.Since
 	}
 	r.attempt = status.Attempt + 1
 	return nil, nil
@@ -189,6 +189,9 @@ func (r *run) wait() (*contracts.Settlement, error) {
 		return nil, nil
 	case errors.Is(err, contracts.ErrCrowded):
 		return &contracts.Settlement{Outcome: contracts.Again, Delay: crowdedDelay(r.delivery), Reason: err.Error()}, nil
+	case errors.Is(err, contracts.ErrBusy):
+		s := r.again(err.Error())
+		return &s, nil
 	case errors.Is(err, contracts.ErrStopping):
 		return &contracts.Settlement{Outcome: contracts.Again, Reason: err.Error()}, nil
 	}
@@ -208,10 +211,18 @@ func (r *run) untilExpired() (context.Context, func()) {
 	}
 	if wait := time.Duration(r.request.QueueTimeout); wait > 0 && r.attempt == 1 {
 		before := cancel
-		timed, cancelTimed := context.WithDeadline(ctx, r.delivery.Stored.Add(wait).Add(time.Millisecond))
+		timed, cancelTimed := context.WithDeadline(ctx, r.since().Add(wait).Add(time.Millisecond))
 		ctx, cancel = timed, func() { cancelTimed(); before() }
 	}
 	return ctx, cancel
+}
+
+// since is when the request was stored, in its first queue.
+func (r *run) since() time.Time {
+	if !r.stored.IsZero() {
+		return r.stored
+	}
+	return r.delivery.Stored
 }
 
 // giveBack gives the place of a limit back.
@@ -251,7 +262,7 @@ func (r *run) expired(now time.Time) *contracts.Error {
 		}
 		return contracts.Errorf(contracts.ExpiredCode, "the deadline %s passed before it could be started", request.Deadline.Format(time.RFC3339))
 	}
-	if wait := time.Duration(request.QueueTimeout); wait > 0 && !begun && now.Sub(r.delivery.Stored) > wait {
+	if wait := time.Duration(request.QueueTimeout); wait > 0 && !begun && now.Sub(r.since()) > wait {
 		return contracts.Errorf(contracts.ExpiredCode, "it waited in the queue for longer than its queue_timeout of %s", wait)
 	}
 	return nil
@@ -261,8 +272,16 @@ func (r *run) expired(now time.Time) *contracts.Error {
 func (r *run) examine() *contracts.Error {
 	contract, spec, args, err := r.executor.examine(r.request, r.delivery.Engine)
 	r.contract, r.spec, r.args = contract, spec, args
+	if err == nil {
+		err = r.executor.Healthy(r.delivery.Engine)
+	}
 	if err != nil {
-		return contracts.AsError(err)
+		denied := contracts.AsError(err)
+		if _, ours := r.executor.engines[r.delivery.Engine]; !ours && (denied.Code == contracts.UnknownTool || denied.Code == contracts.PolicyDenied) {
+			// Those who serve the engine may know the tool, or allow it.
+			denied = contracts.Errorf(contracts.EngineUnavailable, "no executor serves the engine %s, and this one cannot pass the request on: %s", r.delivery.Engine, denied.Message)
+		}
+		return denied
 	}
 	r.timeout = r.executor.timeoutOf(r.request, spec.Common())
 	return nil
@@ -270,7 +289,6 @@ func (r *run) examine() *contracts.Error {
 
 // examine finds the contract of a request, completes its args, and looks whether an engine can take it here. With an error the
 // contract is there all the same, if it is known.
-
 func (e *Executor) examine(request *contracts.Request, engine string) (*contracts.Contract, contracts.Spec, map[string]any, error) {
 	contract := request.Contract
 	if contract == nil {
@@ -334,11 +352,11 @@ func (e *Executor) Admit(ctx context.Context, request *contracts.Request, named 
 		}
 	}
 	engine := cmp.Or(named, contract.Engine)
-	serving, known := e.serving(ctx)
-	err := e.admits(request, contract, engine, serving, known)
+	serves, known := e.serving(ctx)
+	err := e.admits(request, contract, engine, serves, known)
 	if why := (*contracts.Error)(nil); errors.As(err, &why) && isElsewhere(why) {
 		for _, other := range e.candidates(contract, request) {
-			if other != engine && e.admits(request, contract, other, serving, known) == nil {
+			if other != engine && e.admits(request, contract, other, serves, known) == nil {
 				return engine, nil
 			}
 		}
@@ -346,8 +364,14 @@ func (e *Executor) Admit(ctx context.Context, request *contracts.Request, named 
 	return engine, err
 }
 
+// Unserved reports whether nobody serves an engine, as far as that can be told.
+func (e *Executor) Unserved(engine string) bool {
+	serves, known := e.serving(context.Background())
+	return known && !serves(engine)
+}
+
 // admits reports whether a request could run on an engine, as far as this instance can tell.
-func (e *Executor) admits(request *contracts.Request, contract *contracts.Contract, engine string, serving map[string][]string, known bool) error {
+func (e *Executor) admits(request *contracts.Request, contract *contracts.Contract, engine string, serves func(engine string) bool, known bool) error {
 	if _, here := e.engines[engine]; here {
 		if _, _, _, err := e.examine(request, engine); err != nil {
 			return err
@@ -355,8 +379,8 @@ func (e *Executor) admits(request *contracts.Request, contract *contracts.Contra
 	} else if _, err := contract.Parameters.Complete(request.Args); err != nil {
 		return err // another executor will look at the rest
 	}
-	if known && len(serving[engine]) == 0 {
-		return contracts.Errorf(contracts.EngineUnavailable, "no executor serves the engine %s; %s", engine, served(serving))
+	if known && !serves(engine) {
+		return contracts.Errorf(contracts.EngineUnavailable, "no executor serves the engine %s; %s", engine, served(serves))
 	}
 	return nil
 }

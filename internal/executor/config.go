@@ -41,7 +41,7 @@ const (
 	reportGrace = 10 * time.Second
 	// crowdedFirst and crowdedMost bound the wait of a request that finds too many others waiting for the same limit.
 	crowdedFirst = 5 * time.Second
-	crowdedMost  = time.Minute
+	crowdedMost  = 30 * time.Second
 	// againFirst and againMost bound the wait before a delivery is looked at again whose run is somebody else's.
 	againFirst = 100 * time.Millisecond
 	againMost  = 5 * time.Second

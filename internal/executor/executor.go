@@ -55,10 +55,11 @@ type run struct {
 	attempt  int // the one to be started: claims before it, and one
 
 	// route
-	hop   int               // how often it was passed on to another engine
-	tried []contracts.Tried // engines that could not take it
-	tries int               // how often none could
-	free  func()            // gives its place of a limit back; nil: it has none
+	hop    int               // how often it was passed on to another engine
+	tried  []contracts.Tried // engines that could not take it
+	tries  int               // how often none could
+	stored time.Time         // when the request was stored in its first queue; zero: this is it
+	free   func()            // gives its place of a limit back; nil: it has none
 
 	inherited bool // another message had the run, and left the queue without a result
 	unknown   bool // nobody knows whether the tool ran, and it must not run twice

@@ -40,8 +40,8 @@ type rigBus struct {
 	presence *bus.Presence
 }
 
-func (b rigBus) Fleet(ctx context.Context) ([]contracts.Presence, error) {
-	return b.presence.Fleet(ctx)
+func (b rigBus) Serving(ctx context.Context) (map[string][]string, bool) {
+	return b.presence.Serving(ctx)
 }
 
 func (b rigBus) Limit(tool, key string, n int) Limit { return b.Bus.Limit(tool, key, n) }
@@ -152,7 +152,7 @@ func joinRigOf(t *testing.T, url string, names []string, change ...func(*Config)
 	if err := presence.Tell(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.care = r.bus.Unserved(presence.Fleet, r.core.Handle)
+	r.care = r.bus.Unserved(presence, r.core.Handle)
 	r.care.Grace = 600 * time.Millisecond
 	var parts sync.WaitGroup
 	parts.Go(func() { r.core.Keep(take) })

@@ -25,13 +25,14 @@ type health struct {
 	mu      sync.Mutex
 	wrong   map[string]error // by engine; nil: healthy
 	suspect map[string]chan struct{}
+	asked   map[string]chan error // questions that have no answer yet
 	changed func(engine string, err error)
 }
 
 var errUnchecked = contracts.Errorf(contracts.EngineUnavailable, "it has not been checked yet")
 
 func newHealth(engines map[string]engines.Engine) *health {
-	h := &health{wrong: map[string]error{}, suspect: map[string]chan struct{}{}, changed: func(string, error) {}}
+	h := &health{wrong: map[string]error{}, suspect: map[string]chan struct{}{}, asked: map[string]chan error{}, changed: func(string, error) {}}
 	for name := range engines {
 		h.wrong[name] = errUnchecked
 		h.suspect[name] = make(chan struct{}, 1)
@@ -99,14 +100,28 @@ func (e *Executor) Suspect(engine string) {
 	}
 }
 
+// ask asks an engine, unless a question to it has no answer yet: then that will do.
+func (e *Executor) ask(ctx context.Context, name string) chan error {
+	e.health.mu.Lock()
+	defer e.health.mu.Unlock()
+	answer := e.health.asked[name]
+	if answer == nil {
+		answer = make(chan error, 1)
+		e.health.asked[name] = answer
+		go func() { answer <- e.engines[name].Ready(ctx) }()
+	}
+	return answer
+}
+
 func (e *Executor) check(ctx context.Context, name string) error {
 	asked, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	answer := make(chan error, 1)
-	go func() { answer <- e.engines[name].Ready(asked) }()
 	var err error
 	select {
-	case err = <-answer:
+	case err = <-e.ask(asked, name):
+		e.health.mu.Lock()
+		delete(e.health.asked, name)
+		e.health.mu.Unlock()
 	case <-asked.Done(): // whatever the engine does with its context: nobody waits for one that is stuck
 		err = fmt.Errorf("no answer within %s", healthTimeout)
 	}

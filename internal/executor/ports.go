@@ -7,8 +7,8 @@ import (
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
-// Bus is what the core needs of a message bus. Its methods try again by themselves while the bus is away, until their
-// context ends.
+// Bus is what the core needs of a message bus. What stores tries again by itself while the bus is away, until its context
+// ends; what reads fails.
 type Bus interface {
 	// Record reads what is stored about a run; its status only if asked for.
 	Record(ctx context.Context, id string, status bool) (contracts.Record, error)
@@ -24,8 +24,9 @@ type Bus interface {
 	Republish(ctx context.Context, d contracts.Delivery, id string, event contracts.Event) error
 	// Request reads a request from its place in the queue; nil where it has left.
 	Request(ctx context.Context, seq uint64) (*contracts.Delivery, error)
-	// Fleet lists the instances that are there.
-	Fleet(ctx context.Context) ([]contracts.Presence, error)
+	// Serving is who is ready to serve which engine, by engine the names of instances; not to be changed. It is false where
+	// that cannot be told now.
+	Serving(ctx context.Context) (map[string][]string, bool)
 	// Limit is the bound of n on runs with a tool and key.
 	Limit(tool, key string, n int) Limit
 	// Journal opens the journal of an attempt. Until ctx ends it publishes what it is given, again if need be; freed is

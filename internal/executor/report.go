@@ -98,6 +98,9 @@ func (r *run) unstorable(err error) contracts.Settlement {
 		result.Status = contracts.Failed // the tool ran
 	}
 	settlement := r.bury(why)
+	if settlement.Outcome == contracts.Again {
+		return settlement
+	}
 	if stored, err := r.executor.bus.StoreResult(r.store, result, ""); err == nil {
 		r.executor.bus.CopyResult(r.copies, stored)
 		r.finish(result.Attempt, result.Status)
@@ -216,7 +219,7 @@ func (r *run) refuse(why *contracts.Error) contracts.Settlement {
 		r.executor.bus.CopyResult(r.copies, result)
 		return settlement
 	}
-	if status := r.record.Status; status != nil && status.Attempt > 0 && !r.owns(status) {
+	if status := r.record.Status; status != nil && !r.owns(status) {
 		// A message that does not own the claim writes nothing about the run.
 		r.executor.bus.CopyResult(r.copies, result)
 		return settlement
@@ -323,7 +326,7 @@ func (r *run) resultOf(why *contracts.Error) *contracts.Result {
 	case why != nil:
 		result.Status = why.Status()
 	}
-	timings := &contracts.Timings{QueuedMS: milliseconds(r.fetched.Sub(r.delivery.Stored)), TotalMS: milliseconds(now.Sub(r.delivery.Stored))}
+	timings := &contracts.Timings{QueuedMS: milliseconds(r.fetched.Sub(r.since())), TotalMS: milliseconds(now.Sub(r.since()))}
 	if !r.started.IsZero() {
 		timings.PrepareMS = milliseconds(r.started.Sub(r.fetched))
 		timings.RunMS = milliseconds(r.ended.Sub(r.started))

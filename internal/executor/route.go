@@ -23,8 +23,9 @@ func isElsewhere(err *contracts.Error) bool {
 // maxReason is how much of a reason travels with a request, in bytes.
 const maxReason = 256
 
-// patience is how often a request waits for another instance that serves the engine, before it goes to another engine.
-const patience = 5
+// patience is how often a request may have been taken and still wait for another instance that serves the engine, before it
+// goes to another engine.
+const patience = 20
 
 // Candidates are the engines on which a contract can run, in the order in which they are tried: the contract's own, those
 // that the request names, the contract's fallback list, the default engine, and between docker and dagger the other one.
@@ -70,27 +71,33 @@ func hopOf(d contracts.Delivery) int {
 	return hop
 }
 
-// route deals with a run that this engine cannot take: it is passed on to the next that can, or ends.
+// route deals with a run that this engine cannot take: it is left to another instance that serves the engine, passed on to the
+// next engine that can, or ends.
 func (r *run) route(why *contracts.Error) contracts.Settlement {
 	e := r.executor
-	here := r.delivery.Engine
-	serving, known := e.serving(r.store)
-	if why.Code == contracts.EngineUnavailable && r.delivery.Delivered <= patience && slices.ContainsFunc(serving[here], func(name string) bool { return name != e.config.Name }) {
+	serving, _ := e.bus.Serving(r.store)
+	if why.Code == contracts.EngineUnavailable && r.delivery.Delivered <= patience && slices.ContainsFunc(serving[r.delivery.Engine], func(name string) bool { return name != e.config.Name }) {
 		return r.again("another executor serves the engine: " + why.Message)
 	}
-	tried := append(slices.Clone(r.tried), contracts.Tried{Engine: here, Code: why.Code, Reason: clip(why.Message)})
+	return r.forward(why, append(slices.Clone(r.tried), contracts.Tried{Engine: r.delivery.Engine, Code: why.Code, Reason: clip(why.Message)}))
+}
+
+// forward passes a run on to the first engine that was not tried and is served. tried may be grown.
+func (r *run) forward(why *contracts.Error, tried []contracts.Tried) contracts.Settlement {
+	e := r.executor
+	serving, known := e.serving(r.store)
 	if r.contract != nil {
 		for _, to := range e.candidates(r.contract, r.request) {
 			if slices.ContainsFunc(tried, func(t contracts.Tried) bool { return t.Engine == to }) {
 				continue
 			}
-			if known && len(serving[to]) == 0 {
+			if known && !serving(to) {
 				tried = append(tried, contracts.Tried{Engine: to, Code: contracts.EngineUnavailable, Reason: "no executor serves it"})
 				continue
 			}
 			event := r.event(contracts.TypeFallback)
 			event.Attempt-- // it is not claimed
-			event.Engine, event.From, event.To, event.Hop, event.Tried = "", here, to, r.hop+1, tried
+			event.Engine, event.From, event.To, event.Hop, event.Tried = "", r.delivery.Engine, to, r.hop+1, tried
 			event.Code, event.Reason = why.Code, clip(why.Message)
 			switch ours, err := r.advance(event); {
 			case err != nil:
@@ -114,13 +121,14 @@ func (r *run) route(why *contracts.Error) contracts.Settlement {
 	if again := r.retryUnavailable(why); again != nil {
 		return *again
 	}
-	return r.refuse(noEngine(why, tried, serving, known))
+	return r.refuse(r.noEngine(why))
 }
 
 // pass republishes the request as its fallback event says. An error that is a *contracts.Error means that the queue there
 // does not take it.
 func (r *run) pass(event contracts.Event) error {
 	r.executor.leave(r) // what is stored next may come back here before this one is done
+	r.executor.bus.CopyEvent(r.copies, event)
 	err := r.executor.bus.Republish(r.store, r.delivery, r.id, event)
 	if errors.Is(err, contracts.ErrPermanent) {
 		return contracts.Errorf(contracts.EngineUnavailable, "%s", err)
@@ -128,25 +136,21 @@ func (r *run) pass(event contracts.Event) error {
 	if err != nil {
 		return err
 	}
-	r.executor.bus.CopyEvent(r.copies, event)
 	r.log.Info().Str("from", event.From).Str("to", event.To).Str("code", string(event.Code)).Str("reason", event.Reason).Int("hop", event.Hop).Msg("run passed on to another engine")
 	return nil
 }
 
-// passOn deals with a request that was passed on already by somebody who could not say so to the queue. What he may not have
+// passOn deals with a request that was passed on already, by somebody who could not say so to the queue. What he may not have
 // come to is done again.
 func (r *run) passOn(event *contracts.Event) contracts.Settlement {
-	if event.Type == contracts.TypeFallback {
-		var full *contracts.Error
-		switch err := r.pass(*event); {
-		case errors.As(err, &full): // as in route: the engine counts as tried
-			r.hop, r.tried = event.Hop, append(slices.Clone(event.Tried), contracts.Tried{Engine: event.To, Code: full.Code, Reason: clip(full.Message)})
-			return r.route(full)
-		case err != nil:
-			return r.interrupted(err)
-		}
+	r.hop, r.tried = event.Hop, event.Tried
+	var full *contracts.Error
+	switch err := r.pass(*event); {
+	case errors.As(err, &full): // as in forward: that engine counts as tried
+		return r.forward(full, append(slices.Clone(event.Tried), contracts.Tried{Engine: event.To, Code: full.Code, Reason: clip(full.Message)}))
+	case err != nil:
+		return r.interrupted(err)
 	}
-	r.log.Debug().Int("hop", event.Hop).Msg("the run was passed on to another engine before")
 	return contracts.Settlement{Outcome: contracts.Done}
 }
 
@@ -160,53 +164,45 @@ func (r *run) advance(event contracts.Event) (bool, error) {
 	return true, nil
 }
 
-// serving is who serves which engine; false where that cannot be told. Of our own engines we know more.
-func (e *Executor) serving(ctx context.Context) (map[string][]string, bool) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+// serving says whether somebody serves an engine; known is false where that cannot be told. Of our own engines we know more
+// than what we have told.
+func (e *Executor) serving(ctx context.Context) (serves func(engine string) bool, known bool) {
+	ctx, cancel := context.WithTimeout(ctx, servingWait)
 	defer cancel()
-	fleet, err := e.bus.Fleet(ctx)
-	if err != nil {
-		return nil, false
-	}
-	serving := contracts.Serving(fleet)
-	for name := range e.engines {
-		others := slices.DeleteFunc(serving[name], func(one string) bool { return one == e.config.Name })
-		if e.Healthy(name) == nil {
-			others = append(others, e.config.Name)
+	all, known := e.bus.Serving(ctx)
+	return func(engine string) bool {
+		if e.Healthy(engine) == nil {
+			return true
 		}
-		serving[name] = others
-	}
-	return serving, true
+		return slices.ContainsFunc(all[engine], func(name string) bool { return name != e.config.Name })
+	}, known
 }
 
+// servingWait is how long we wait to hear who is there.
+const servingWait = 2 * time.Second
+
 // noEngine says that no engine could take a run: all that were tried, and what there is.
-func noEngine(why *contracts.Error, tried []contracts.Tried, serving map[string][]string, known bool) *contracts.Error {
+func (r *run) noEngine(why *contracts.Error) *contracts.Error {
 	message := why.Message
-	if len(tried) > 1 {
+	if len(r.tried) > 1 {
 		var each []string
-		for _, t := range tried {
+		for _, t := range r.tried {
 			each = append(each, fmt.Sprintf("%s: %s", t.Engine, t.Reason))
 		}
 		message = "no engine could take it: " + strings.Join(each, "; ")
 	}
-	if known {
-		message += "; " + served(serving)
+	if serves, known := r.executor.serving(r.store); known {
+		message += "; " + served(serves)
 	}
 	return contracts.Errorf(why.Code, "%s", message)
 }
 
 // served names the engines that there are.
-func served(serving map[string][]string) string {
-	var names []string
-	for name, by := range serving {
-		if len(by) > 0 {
-			names = append(names, name)
-		}
-	}
+func served(serves func(engine string) bool) string {
+	names := slices.DeleteFunc(slices.Sorted(slices.Values(contracts.Engines)), func(engine string) bool { return !serves(engine) })
 	if len(names) == 0 {
 		return "no engine is served now"
 	}
-	slices.Sort(names)
 	return "served are " + strings.Join(names, ", ")
 }
 

@@ -1,8 +1,11 @@
 package executor
 
 import (
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -23,7 +26,7 @@ func fleetOf(t *testing.T, engines ...[]string) []*rig {
 			known, ok := r.core.serving(t.Context())
 			for _, names := range engines {
 				for _, name := range names {
-					ok = ok && len(known[name]) > 0
+					ok = ok && known(name)
 				}
 			}
 			return ok
@@ -205,5 +208,87 @@ func TestServedElsewhereWaits(t *testing.T) {
 		if result := a.result(); result.Engine != "docker" {
 			t.Errorf("%+v", result)
 		}
+	}
+}
+
+// A queue that is full counts as an engine that cannot take it; where the contract asks for another try, that is made, and
+// ends with a result.
+func TestFullQueueAndRetry(t *testing.T) {
+	fleet := fleetOf(t, []string{"docker", "local"})
+	var js struct{ Config json.RawMessage }
+	info, err := fleet[0].nc.Request("$JS.API.STREAM.INFO.TOOLS_EXEC", nil, 5*time.Second)
+	if err != nil || json.Unmarshal(info.Data, &js) != nil {
+		t.Fatal(err)
+	}
+	var config map[string]any
+	if err := json.Unmarshal(js.Config, &config); err != nil {
+		t.Fatal(err)
+	}
+	config["max_msgs_per_subject"] = 1
+	text, _ := json.Marshal(config)
+	// One that runs is still in the queue, and fills it.
+	busy := fleet[0].ask(script("busy", "out:x", "await:go"))
+	fleet[0].fakes["local"].AwaitStarts(t, 1)
+	if _, err := fleet[0].nc.Request("$JS.API.STREAM.UPDATE.TOOLS_EXEC", text, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	request := `{"id":"full","contract":{"name":"c","engine":"docker","engine_spec":{"image":"x","command":["tool","fail-before:engine_unavailable:no"]},
+		"fallback":[{"engine":"local","engine_spec":{"command":["tool","out:local"]}}],"retry":{"max_attempts":2,"backoff":0.1,"on":["unavailable"]}}}`
+	result := fleet[0].askOn("tools.exec.docker", request).result()
+	if result.Status != contracts.Unavailable || triedOf(result) != "docker:engine_unavailable local:queue_full dagger:engine_unavailable" {
+		t.Errorf("%+v %v", result, result.Error)
+	}
+	fleet[0].expectStatus("full", "fallback retry fallback finished")
+	fleet[0].fakes["local"].Release("go")
+	busy.result()
+	fleet[0].queueEmpty()
+}
+
+// Who asks again for a run that was passed on and waits there changes nothing about it, with the same request or another.
+func TestAskingAgainWhileItIsPassedOn(t *testing.T) {
+	fleet := fleetOf(t, []string{"docker"}, []string{"local"})
+	var busy []*answer
+	for range 4 { // all slots
+		busy = append(busy, fleet[1].ask(script("", "out:x", "await:go")))
+	}
+	fleet[1].engine.AwaitStarts(t, 4)
+	request := `{"id":"twice","tool":"moves","args":{"a":"fail-before:engine_unavailable:no"}}`
+	first := fleet[0].askOn("tools.exec.docker", request)
+	fleet[0].expectStatus("twice", "fallback")
+	fleet[0].awaitQueued(5)
+	again := fleet[0].askOn("tools.exec.docker", request)
+	other := fleet[0].askOn("tools.exec.docker", `{"id":"twice","tool":"moves","args":{"no":"such"}}`)
+	if result := other.result(); result.Status != contracts.Rejected {
+		t.Errorf("%+v", result)
+	}
+	if n := len(fleet[0].stored("TOOLS_RESULT", "tools.reply.twice.result")); n != 0 {
+		t.Error("another request's result is stored for it")
+	}
+	fleet[1].engine.Release("go")
+	for _, a := range []*answer{first, again} {
+		if result := a.result(); result.Status != contracts.Succeeded || result.Engine != "local" || triedOf(result) != "docker:engine_unavailable" {
+			t.Errorf("%+v %v", result, result.Error)
+		}
+	}
+	for _, a := range busy {
+		a.result()
+	}
+	fleet[0].expectStatus("twice", "fallback started finished")
+	fleet[0].queueEmpty()
+}
+
+// An engine that nobody else serves is not used while it is ill, however its requests are taken.
+func TestIllEngineRunsNothing(t *testing.T) {
+	healthFirst, healthEvery = 20*time.Millisecond, 50*time.Millisecond
+	t.Cleanup(func() { healthFirst, healthEvery = 500*time.Millisecond, 5*time.Second })
+	fleet := fleetOf(t, []string{"docker", "local"})
+	fleet[0].fakes["docker"].SetReady(errors.New("no daemon"))
+	fleet[0].await("it is noticed", func() bool { return fleet[0].core.Healthy("docker") != nil })
+	result := fleet[0].askOn("tools.exec.docker", `{"tool":"moves"}`).result()
+	if result.Status != contracts.Succeeded || result.Engine != "local" {
+		t.Errorf("%+v %v", result, result.Error)
+	}
+	if n := len(fleet[0].fakes["docker"].Starts()); n != 0 {
+		t.Errorf("%d starts on an ill engine", n)
 	}
 }

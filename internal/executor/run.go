@@ -54,7 +54,7 @@ func (r *run) claim() error {
 		r.started = time.Now()
 		started := r.event(contracts.TypeStarted)
 		started.Tool = r.contract.Name
-		started.QueuedMS = milliseconds(r.fetched.Sub(r.delivery.Stored))
+		started.QueuedMS = milliseconds(r.fetched.Sub(r.since()))
 		seq, err := r.executor.bus.Advance(r.ctx, started, r.record.StatusSeq, r.copies.Trace)
 		if err != nil {
 			r.started = time.Time{}
@@ -90,12 +90,19 @@ func (r *run) openJournal() {
 
 // event makes an event of this run.
 func (r *run) event(kind string) contracts.Event {
-	return contracts.Event{Type: kind, ID: r.id, Attempt: r.attempt, Executor: r.executor.config.Name, Time: time.Now().UTC(),
-		Digest: r.digest, ExecSeq: r.delivery.Seq, Engine: r.delivery.Engine, Hop: r.hop, Tried: r.tried, Tries: r.tries}
+	event := contracts.Event{Type: kind, ID: r.id, Attempt: r.attempt, Executor: r.executor.config.Name, Time: time.Now().UTC(),
+		Digest: r.digest, ExecSeq: r.delivery.Seq, Engine: r.delivery.Engine, Hop: r.hop, Tried: r.tried, Tries: r.tries, Since: r.stored}
+	if kind == contracts.TypeFallback {
+		event.Since = r.since()
+	}
+	return event
 }
 
 // progress tells what is being done before the tool starts.
 func (r *run) progress(stage, message string, percent float64) {
+	if r.journal != nil {
+		return // it would hide the claim
+	}
 	event := r.event(contracts.TypeProgress)
 	event.Attempt-- // it is not claimed yet
 	event.Stage, event.Message = stage, message

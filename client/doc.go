@@ -18,4 +18,7 @@
 //			fmt.Println(event.Result.Status)
 //		}
 //	}
+//
+// Answers come to inboxes of the connection. Where NATS gives each agent an inbox prefix of its own, which it should
+// (docs/security.md), make the connection with nats.CustomInboxPrefix.
 package client

@@ -29,7 +29,16 @@ type fleet struct {
 	end    []func()
 }
 
-type fleetBus struct{ *bus.Bus }
+type fleetBus struct {
+	*bus.Bus
+	presence *bus.Presence
+}
+
+func (b fleetBus) Serving(ctx context.Context) (map[string][]string, bool) {
+	return b.presence.Serving(ctx)
+}
+
+func (b fleetBus) Limit(tool, key string, n int) executor.Limit { return b.Bus.Limit(tool, key, n) }
 
 func (b fleetBus) Journal(ctx context.Context, id string, attempt int, copies contracts.Copies, freed func()) executor.Journal {
 	return b.Bus.Journal(ctx, id, attempt, copies, freed)
@@ -84,7 +93,8 @@ func startFleet(dir string, slots int) (f *fleet, err error) {
 		return f, err
 	}
 	core := executor.New(executor.Config{Name: "fleet", DefaultEngine: contracts.EngineLocal, MaxAttempts: 3, MaxExecutionTime: time.Hour,
-		ResultInlineBytes: 64 << 10, MaxOutputBytes: 1 << 20}, fleetBus{b}, map[string]engines.Engine{contracts.EngineLocal: f.engine}, registry, conf.InboxPrefix, zerolog.Nop())
+		ResultInlineBytes: 64 << 10, MaxOutputBytes: 1 << 20}, fleetBus{b, b.Presence(nil)}, map[string]engines.Engine{contracts.EngineLocal: f.engine}, registry, conf.InboxPrefix, zerolog.Nop())
+	core.Check(context.Background())
 	if err := b.OnCancel(core.Cancel); err != nil {
 		return f, err
 	}
@@ -94,13 +104,11 @@ func startFleet(dir string, slots int) (f *fleet, err error) {
 	go func() { defer close(kept); core.Keep(take) }()
 	go func() {
 		defer close(ended)
-		_ = b.Consume(take, work, core.Engines(), bus.NewSlots(slots), core.Handle)
+		_ = b.Consume(take, work, bus.Intake{Engines: []bus.EngineIntake{{Engine: contracts.EngineLocal}}, Slots: bus.NewSlots(slots), Handle: core.Handle})
 	}()
 	f.end = append(f.end, func() { stopTaking(); stopWork(executor.Draining); <-ended; <-kept })
 	door, err := b.OpenFrontDoor(bus.Desk{
-		Admit: func(_ context.Context, r *contracts.Request, named string) (string, error) {
-			return core.Admit(r, named)
-		},
+		Admit:   core.Admit,
 		ReplyTo: func(string) error { return nil },
 		Discover: func(context.Context) (contracts.Discovery, error) {
 			return contracts.Discovery{Tools: registry.List(), Engines: []string{contracts.EngineLocal}}, nil

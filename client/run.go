@@ -261,7 +261,7 @@ func (r *Run) open() error {
 	nc := r.client.nc
 	r.status = nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	var err error
-	if r.inbox, err = nc.SubscribeSync(nats.NewInbox()); err != nil {
+	if r.inbox, err = nc.SubscribeSync(nc.NewInbox()); err != nil {
 		nc.RemoveStatusListener(r.status)
 		return r.broken(err)
 	}

@@ -32,12 +32,14 @@ type Config struct {
 
 // Instance is the section executor: this instance.
 type Instance struct {
-	Name         string             `json:"name"`          // "": host name and four digits
-	Slots        int                `json:"slots"`         // runs at a time; 0: four for each processor
-	MaxAttempts  int                `json:"max_attempts"`  // starts of a tool for one request, where executors died under it
-	DrainTimeout contracts.Duration `json:"drain_timeout"` // how long runs may go on after SIGTERM
-	DataDir      string             `json:"data_dir"`      // "": DefaultDataDir
-	SpillBytes   contracts.Size     `json:"spill_bytes"`   // output on disk while NATS is away, of all runs; 0: none
+	Name         string             `json:"name"`  // "": host name and four digits
+	Slots        int                `json:"slots"` // runs at a time; 0: four for each processor
+	Weights      bus.Weights        `json:"priority_weights"`
+	Strict       bool               `json:"strict_priorities"` // a lower priority only while nothing of a higher one waits
+	MaxAttempts  int                `json:"max_attempts"`      // starts of a tool for one request, where executors died under it
+	DrainTimeout contracts.Duration `json:"drain_timeout"`     // how long runs may go on after SIGTERM
+	DataDir      string             `json:"data_dir"`          // "": DefaultDataDir
+	SpillBytes   contracts.Size     `json:"spill_bytes"`       // output on disk while NATS is away, of all runs; 0: none
 }
 
 // Execution is the section execution, which has the shape it has in the Praxis SDK.
@@ -55,14 +57,16 @@ type Execution struct {
 // Local is the section execution.local.
 type Local struct {
 	Enabled   bool                `json:"enabled"`
-	Path      string              `json:"path"` // PATH of tools
-	Env       contracts.Variables `json:"env"`  // added to the environment of every tool
+	Slots     int                 `json:"slots"` // of this engine alone; 0: those of the instance
+	Path      string              `json:"path"`  // PATH of tools
+	Env       contracts.Variables `json:"env"`   // added to the environment of every tool
 	KillGrace contracts.Duration  `json:"kill_grace"`
 }
 
 // Dagger is the section execution.dagger. It is read as Praxis has it; this version has no Dagger engine yet.
 type Dagger struct {
 	Enabled           bool               `json:"enabled"`
+	Slots             int                `json:"slots"` // of this engine alone; 0: those of the instance
 	SessionTimeout    contracts.Duration `json:"session_timeout"`
 	DefaultImage      string             `json:"default_image"`
 	MountDockerSocket bool               `json:"mount_docker_socket"`
@@ -78,6 +82,7 @@ type ResourceLimits struct {
 // Tools is the section tools.
 type Tools struct {
 	Directories []string `json:"directories"` // with contracts; relative ones are relative to the file
+	Registry    bool     `json:"registry"`    // also those of the bucket that the fleet shares
 }
 
 // HTTP is the section http.
@@ -95,13 +100,14 @@ type Log struct {
 func Default() Config {
 	return Config{
 		NATS:     bus.DefaultConfig(),
-		Executor: Instance{MaxAttempts: 3, DrainTimeout: contracts.Seconds(30), SpillBytes: 1 << 30},
+		Executor: Instance{Weights: bus.Weights{High: 16, Normal: 4, Low: 1}, MaxAttempts: 3, DrainTimeout: contracts.Seconds(30), SpillBytes: 1 << 30},
 		Execution: Execution{
 			DefaultEngine: contracts.EngineLocal, EnableSandboxing: true, MaxExecutionTime: contracts.Seconds(3600), CleanupTempFiles: true,
 			ResultInlineBytes: 256 << 10, MaxOutputBytes: 64 << 20,
 			Local: Local{Enabled: true, Path: local.DefaultPath, KillGrace: contracts.Seconds(5)},
 		},
 		Policy: executor.Policy{ReplyPrefixes: executor.DefaultReplyPrefixes},
+		Tools:  Tools{Registry: true},
 		HTTP:   HTTP{Listen: "127.0.0.1:8088"},
 		Log:    Log{Level: "info", Format: "auto"},
 	}
@@ -217,6 +223,11 @@ func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
 	}
 	bad(c.Executor.Name != "" && !instanceName.MatchString(c.Executor.Name), "executor.name", "must be letters, digits, _ and -, 64 at most")
 	bad(c.Executor.Slots < 0 || c.Executor.Slots > 10_000, "executor.slots", "must be 0 (four for each processor) to 10000")
+	for path, weight := range map[string]int{"high": c.Executor.Weights.High, "normal": c.Executor.Weights.Normal, "low": c.Executor.Weights.Low} {
+		bad(weight < 1 || weight > 1000, "executor.priority_weights."+path, "must be 1 to 1000")
+	}
+	bad(c.Execution.Local.Slots < 0 || c.Execution.Local.Slots > 10_000, "execution.local.slots", "must be 0 (no bound of its own) to 10000")
+	bad(c.Execution.Dagger.Slots < 0 || c.Execution.Dagger.Slots > 10_000, "execution.dagger.slots", "must be 0 (no bound of its own) to 10000")
 	bad(c.Executor.MaxAttempts < 1, "executor.max_attempts", "must be at least 1")
 	bad(c.Executor.DrainTimeout < 0, "executor.drain_timeout", "must not be below 0")
 	e := c.Execution
@@ -264,6 +275,25 @@ func (c Config) Core(name string) executor.Config {
 		MaxExecutionTime:  time.Duration(c.Execution.MaxExecutionTime),
 		ResultInlineBytes: int(c.Execution.ResultInlineBytes), MaxOutputBytes: int64(c.Execution.MaxOutputBytes), Policy: c.Policy,
 	}
+}
+
+// Weights are those of the priorities; none where they are strict.
+func (c Config) Weights() bus.Weights {
+	if c.Executor.Strict {
+		return bus.Weights{}
+	}
+	return c.Executor.Weights
+}
+
+// EngineSlots is how many runs an engine may have at a time; 0 where only the instance bounds them.
+func (c Config) EngineSlots(engine string) int {
+	switch engine {
+	case contracts.EngineLocal:
+		return c.Execution.Local.Slots
+	case contracts.EngineDagger:
+		return c.Execution.Dagger.Slots
+	}
+	return 0
 }
 
 // LocalEngine is the part that the local engine takes.

@@ -84,7 +84,7 @@ var accepted = map[string][]string{
 		"execution: {default_engine: dagger, enable_sandboxing: false, max_execution_time: 0.1, cleanup_temp_files: false, result_inline_bytes: 1Ki, max_output_bytes: 0}",
 		"execution: {local: {enabled: false, path: a, env: {A: 1}, kill_grace: 0}, dagger: {enabled: true, session_timeout: 0, default_image: a, mount_docker_socket: true, resource_limits: {cpu: 1000m, memory: 0}}}",
 		"policy: {inline_contracts: true, shell: true, network: [host], mounts: [/a, '/b:rw'], env_passthrough: [A], privileged: true, docker_socket: true, reply_prefixes: []}",
-		"tools: {directories: [a, /b]}", "http: {listen: ''}", "log: {level: debug, format: json}",
+		"tools: {directories: [a, /b], registry: false}", "tools:\n  registry: ${SCHEMAS_TEST_UNSET:-true}", "http: {listen: ''}", "log: {level: debug, format: json}",
 		"executor:\n  slots: ${SCHEMAS_TEST_SLOTS}\n  name: '${SCHEMAS_TEST_NAME:-a}'\n  drain_timeout: -0.1ns", "log:\n  level: ${SCHEMAS_TEST_LEVEL:-warn}", "execution:\n  enable_sandboxing: ${SCHEMAS_TEST_UNSET:-false}",
 		"nats:\n  replicas: ${SCHEMAS_TEST_SLOTS}\n  ack_wait: ${SCHEMAS_TEST_SLOTS}s\n  urls:\n  - nats://${SCHEMAS_TEST_NAME}:4222",
 	},
@@ -162,7 +162,7 @@ var refused = map[string][]string{
 		"executor: {name: a.b}", "executor: {slots: -1}", "executor: {slots: 10001}", "executor: {slots: 1.5}", "executor: {max_attempts: 0}", "executor: {drain_timeout: -1}", "executor: {drain_timeout: -1s}", "executor: {data_dir: [a]}", "executor: {spill_bytes: -1}", "executor: {spill_bytes: 1T}",
 		"execution: {default_engine: docker-sdk}", "execution: {default_engine: ''}", "execution: {enable_sandboxing: 'no'}", "execution: {enable_sandboxing: yes}", "execution: {max_execution_time: 0}", "execution: {result_inline_bytes: 1}", "execution: {result_inline_bytes: 67108865}", "execution: {max_output_bytes: -1}",
 		"execution: {local: {path: ''}}", "execution: {local: {env: {a b: c}}}", "execution: {local: {env: [A=b]}}", "execution: {local: {kill_grace: -1}}", "execution: {dagger: {resource_limits: {cpu: 0}}}", "execution: {dagger: {resource_limits: {memory: 1M}}}", "execution: {docker: {}}",
-		"policy: {network: host}", "policy: {shell: 1}", "policy: {reply_prefixes: [1]}", "tools: {directories: a}", "tools: [a]", "http: {listen: 8088}", "log: {level: loud}", "log: {level: ''}", "log: {format: text}", "log: {level: {a: b}}", "log: ${SCHEMAS_TEST_LEVEL:-warn}", "executor: {slots: '$SCHEMAS_TEST_SLOTS'}",
+		"policy: {network: host}", "policy: {shell: 1}", "policy: {reply_prefixes: [1]}", "tools: {directories: a}", "tools: [a]", "tools: {registry: 'false'}", "http: {listen: 8088}", "log: {level: loud}", "log: {level: ''}", "log: {format: text}", "log: {level: {a: b}}", "log: ${SCHEMAS_TEST_LEVEL:-warn}", "executor: {slots: '$SCHEMAS_TEST_SLOTS'}",
 	},
 }
 

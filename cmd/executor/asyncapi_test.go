@@ -30,10 +30,7 @@ import (
 
 // notSaid are parts of the document that this traffic has none of, with the reason. What is said after all has to go.
 var notSaid = map[string]string{
-	"progress":           "the local engine has nothing to prepare that takes time; engines with images will tell of it",
-	"fallback":           "comes with the second engine",
-	"header Tools-Hop":   "comes with fallback",
-	"header Tools-Tried": "comes with fallback",
+	"progress": "the local engine has nothing to prepare that takes time; engines with images will tell of it",
 }
 
 // excuse is the entry of notSaid that a part of the document falls under, or "".
@@ -124,7 +121,7 @@ func spoil(t *testing.T, document *apiDocument, said *traffic, seen map[string]i
 		"asyncapi.yaml/components/schemas/stored/duplicate", "asyncapi.yaml/components/schemas/endpoint/queue_group",
 		"event/$defs/event/exec_seq", "event/$defs/started/queued_ms", "event/$defs/retry/reason", "event/$defs/finished/status",
 		"result/signal", "result/$defs/usage/cpu_ms", "result/truncated", "result/stdout_base64", "presence/busy", "presence/$defs/engine/tier",
-		"dead-letter/delivered", "discovery/engines", "declarations/$defs/openai/function", "declarations/$defs/property/default",
+		"dead-letter/delivered", "discovery/engines", "discovery/sources", "discovery/$defs/refusal/reason", "declarations/$defs/openai/function", "declarations/$defs/property/default",
 		"request/labels", "request/stdin_base64", "follow/skip_output", "discover/as",
 	} {
 		if !noticed[name] {
@@ -810,8 +807,10 @@ func makeTraffic(t *testing.T) *traffic {
 	})
 
 	k.ends()
+	k.elsewhere()
 	k.refusals()
 	k.queues()
+	k.registry()
 	k.questions()
 
 	eventually(t, "all are told that it goes on", func() bool {
@@ -836,7 +835,9 @@ func makeTraffic(t *testing.T) *traffic {
 	second.stop()
 	eventually(t, "everything was heard", func() bool {
 		return said.has(contracts.TypeFinished, "tools.reply.long-0.status") && said.has(contracts.TypeFinished, "tools.reply.long-2.status") &&
-			said.count(func(m *nats.Msg) bool { return m.Header.Get("KV-Operation") == "DEL" }) == 2
+			said.count(func(m *nats.Msg) bool {
+				return m.Header.Get("KV-Operation") == "DEL" && strings.HasPrefix(m.Subject, "$KV.TOOLS_EXECUTORS.")
+			}) == 2
 	})
 	if err := errors.Join(k.nc.Flush(), listener.Flush(), everything.Drain()); err != nil {
 		t.Fatal(err)
@@ -884,6 +885,25 @@ func (k *talk) ends() {
 	}
 }
 
+// elsewhere are runs that another engine takes than was asked for, and a run with a limit over the fleet.
+func (k *talk) elsewhere() {
+	moved := `{"id":"moved","contract":{"name":"moved","engine":"docker","engine_spec":{"image":"x","command":["true"]},"fallback":[{"engine":"local","engine_spec":{"command":["true"]}}]}}`
+	if got := k.finish(k.begin("tools.stream", moved, "traceparent", trace)); got != "accepted fallback started result" {
+		k.Errorf("passed on: %s", got)
+	}
+	if got := k.finish(k.begin("tools.stream.docker", strings.Replace(moved, "moved", "moved-2", 1))); got != "accepted fallback started result" {
+		k.Errorf("passed on: %s", got)
+	}
+	if got := k.finish(k.begin("tools.follow", `{"id":"moved"}`)); got != "fallback started result" {
+		k.Errorf("followed: %s", got)
+	}
+	// From a queue that nobody serves, after the grace; refused in the end, so that the dead letter has the headers of the way.
+	if got := k.finish(k.queue("tools.exec.docker", `{"id":"moved-3","contract":{"name":"limited","engine":"docker","engine_spec":{"image":"x","command":["true"]},"fallback":[{"engine":"local","engine_spec":{"command":["true"],"memory_limit":"1Gi"}}]}}`)); !strings.HasSuffix(got, "fallback result") {
+		k.Errorf("passed on from a queue: %s", got)
+	}
+	k.status(contracts.Succeeded, "tools.run", `{"id":"limit","contract":{"name":"few","engine":"local","engine_spec":{"command":["true"]},"concurrency":1}}`)
+}
+
 // refusals are all the ways in which a request can be refused.
 func (k *talk) refusals() {
 	k.status(contracts.Rejected, "tools.run", `{"id":"nobody","tool":"nope"}`)
@@ -912,7 +932,7 @@ func (k *talk) refusals() {
 		k.Errorf("expired: %s", got)
 	}
 	// The server itself refuses what is too large.
-	if ack := k.ask("tools.exec.local", `{"tool":"greet","stdin":"`+strings.Repeat("x", 1_020_000)+`"}`); !bytes.Contains(ack.Data, []byte(`"error"`)) {
+	if ack := k.ask("tools.exec.local", `{"tool":"greet","stdin":"`+strings.Repeat("x", 1_030_000)+`"}`); !bytes.Contains(ack.Data, []byte(`"error"`)) {
 		k.Errorf("a large request: %s", ack.Data)
 	}
 }
@@ -955,6 +975,24 @@ func (k *talk) queues() {
 	for _, one := range waiting {
 		k.finish(one)
 	}
+}
+
+// registry is what operators write there.
+func (k *talk) registry() {
+	put := func(do func(subject, text string, headers ...string) *nats.Msg, key, text string, headers ...string) {
+		k.Helper()
+		if ack := do("$KV.TOOLS_CONTRACTS."+key, text, headers...); !bytes.Contains(ack.Data, []byte(`"stream":"KV_TOOLS_CONTRACTS"`)) {
+			k.Errorf("%s: %s", key, ack.Data)
+		}
+	}
+	put(k.ask, "shared/1", `{"name":"shared","version":"1","engine":"local","engine_spec":{"command":["echo","shared"]}}`, "Nats-Expected-Last-Subject-Sequence", "0")
+	put(k.ask, "gone/_", `{"name":"gone","engine":"local","engine_spec":{"command":["true"]}}`)
+	put(k.wrongly, "shared/2", `{"name":"shared","version":"2"}`)
+	k.status(contracts.Succeeded, "tools.run", `{"tool":"shared"}`)
+	put(k.ask, "gone/_", "", "KV-Operation", "DEL")
+	eventually(k, "the wrong one is told of", func() bool {
+		return bytes.Contains(k.ask("tools.discover", `{"tool":"shared"}`).Data, []byte(`"refused":[{"name":"shared","version":"2"`))
+	})
 }
 
 // questions are those to the service.

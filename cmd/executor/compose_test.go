@@ -114,7 +114,7 @@ func TestCompose(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer nc.Close()
-		for _, subject := range []string{"tools.reply." + asked.ID + ".result", "$JS.API.STREAM.DELETE.TOOLS_RESULT", "$KV.TOOLS_EXECUTORS.x"} {
+		for _, subject := range []string{"tools.reply." + asked.ID + ".result", "$JS.API.STREAM.DELETE.TOOLS_RESULT", "$KV.TOOLS_EXECUTORS.x", "$KV.TOOLS_CONTRACTS.x/1"} {
 			if err := nc.Publish(subject, []byte("{}")); err != nil {
 				t.Fatal(err)
 			}

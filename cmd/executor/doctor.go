@@ -9,6 +9,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -206,19 +207,48 @@ func (d *doctor) nats(config configs.Config, flags *fleetFlags) {
 		d.say(findingOK, "nats", fmt.Sprintf("%s, version %s, %s away", b.URL(), version, away.Round(10*time.Microsecond)), "")
 	}
 	names := enabledEngines(config)
-	if !d.streams(b, names) {
-		return
-	}
-	denied, err := b.Rights(d.ctx, names)
+	// First, because what is denied looks like a server that does not answer.
+	denied, err := b.Rights(d.ctx, names, config.Executor.Name)
 	switch {
 	case err != nil:
 		d.say(findingFail, "permissions", err.Error(), "")
+		return
 	case len(denied) > 0:
-		d.say(findingWarn, "permissions", "this user may not "+strings.Join(denied, ", "), "an executor's user needs that; an agent's does not")
+		d.say(findingWarn, "permissions", "this user may not "+strings.Join(denied, ", "), permit(denied))
 	default:
 		d.say(findingOK, "permissions", "all that an executor needs", "")
 	}
-	d.executors(config)
+	if blind(denied) {
+		d.say(findingFail, "streams", "this user may not look at them", "")
+		return
+	}
+	if d.streams(b, names) {
+		d.executors(b, config)
+	}
+}
+
+// permit says what to add to the permissions of a user, in the words of nats-server's configuration.
+func permit(denied []string) string {
+	var lines []string
+	for _, verb := range []string{"publish", "subscribe"} {
+		var subjects []string
+		for _, one := range denied {
+			if subject, ok := strings.CutPrefix(one, verb+" "); ok {
+				subjects = append(subjects, strconv.Quote(subject))
+			}
+		}
+		if len(subjects) > 0 {
+			lines = append(lines, verb+": ["+strings.Join(subjects, ", ")+"]")
+		}
+	}
+	return "if it is an executor's user, add to its permissions " + strings.Join(lines, " and ") + " (configs/nats/executor.conf has all); an agent's needs none of that"
+}
+
+// blind reports whether questions about streams would not be answered.
+func blind(denied []string) bool {
+	return slices.ContainsFunc(denied, func(one string) bool {
+		return strings.HasPrefix(one, "publish $JS.API.INFO") || strings.HasPrefix(one, "publish $JS.API.STREAM.INFO.") || strings.HasPrefix(one, "publish $JS.API.CONSUMER.INFO.")
+	})
 }
 
 // streams reports whether it makes sense to look further.
@@ -249,21 +279,37 @@ func (d *doctor) streams(b *bus.Bus, engines []string) bool {
 	return true
 }
 
-// executors tells who is there.
-func (d *doctor) executors(config configs.Config) {
-	// As an agent: executors do not answer where executors have their own answers.
+// fleet asks who is there, and how many tools they know. It asks as an agent does, because executors do not answer where
+// executors have their own answers; an executor's user may have no other place, and looks into the bucket itself.
+func (d *doctor) fleet(b *bus.Bus, config configs.Config) (there []contracts.Presence, tools int, err error) {
+	if !b.MayListen(d.ctx, cmp.Or(config.NATS.Inbox, "_INBOX")+".doctor."+client.NewID()) && config.NATS.Context == "" {
+		if there, err = b.Presence(nil).Fleet(d.ctx); err == nil && len(there) == 0 {
+			err = client.ErrNoExecutor
+		}
+		for _, one := range there {
+			tools = max(tools, one.Tools)
+		}
+		return there, tools, err
+	}
 	nc, err := bus.DialClient(d.ctx, config.NATS, "executor doctor")
 	if err != nil {
-		d.say(findingFail, "executors", err.Error(), "")
-		return
+		return nil, 0, err
 	}
 	defer nc.Close()
 	c, err := client.New(nc, client.Prefix(config.NATS.SubjectPrefix))
 	if err != nil {
-		d.say(findingFail, "executors", err.Error(), "")
-		return
+		return nil, 0, err
 	}
-	there, err := c.Discover(d.ctx, "")
+	discovery, err := c.Discover(d.ctx, "")
+	if err != nil {
+		return nil, 0, err
+	}
+	return discovery.Executors, len(discovery.Tools), nil
+}
+
+// executors tells who is there.
+func (d *doctor) executors(b *bus.Bus, config configs.Config) {
+	there, tools, err := d.fleet(b, config)
 	switch {
 	case errors.Is(err, client.ErrNoExecutor):
 		d.say(findingWarn, "executors", "none is running", "start one: executor serve")
@@ -272,18 +318,22 @@ func (d *doctor) executors(config configs.Config) {
 		d.say(findingFail, "executors", err.Error(), "")
 		return
 	}
-	versions := map[string]int{}
+	versions, served := map[string]int{}, map[string]bool{}
 	slots, busy := 0, 0
-	for _, one := range there.Executors {
+	for _, one := range there {
 		versions[one.Version]++
 		slots, busy = slots+one.Slots, busy+one.Busy
 		for _, name := range slices.Sorted(maps.Keys(one.Engines)) {
-			if state := one.Engines[name]; !state.Ready {
+			state := one.Engines[name]
+			if state.Ready && !one.Drains {
+				served[name] = true
+			}
+			if !state.Ready {
 				d.say(findingWarn, "executors", fmt.Sprintf("%s does not serve %s: %s", one.Name, name, state.Reason), "")
 			}
 		}
 	}
-	detail := fmt.Sprintf("%d, with %d slots of which %d are busy, %d tools; engines served: %s", len(there.Executors), slots, busy, len(there.Tools), cmp.Or(strings.Join(there.Engines, ", "), "none"))
+	detail := fmt.Sprintf("%d, with %d slots of which %d are busy, %d tools; engines served: %s", len(there), slots, busy, tools, cmp.Or(strings.Join(slices.Sorted(maps.Keys(served)), ", "), "none"))
 	if len(versions) > 1 {
 		d.say(findingWarn, "executors", detail+"; versions "+strings.Join(slices.Sorted(maps.Keys(versions)), ", "), "bring all to one version when the upgrade is over")
 		return

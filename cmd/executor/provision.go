@@ -32,7 +32,7 @@ func (f *fleetFlags) configuration() (configs.Config, error) {
 			return config, err
 		}
 		if f.server == "" && f.context == "" && f.data == "" {
-			return config, nil
+			return config, f.setInbox(&config.NATS)
 		}
 	}
 	prefix := config.NATS.SubjectPrefix

@@ -62,6 +62,7 @@ func TestScripts(t *testing.T) {
 			"exits":    exits,
 			"jsonkeys": jsonKeys,
 			"appears":  appears,
+			"prints":   prints,
 			// set gives a variable what the last command printed.
 			"set": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
@@ -143,6 +144,18 @@ func appears(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s did not get %s in 20 s:\n%s", args[0], args[1], text)
+}
+
+// prints runs a program until it prints what a regular expression says, or, with !, until it prints nothing like that.
+func prints(ts *testscript.TestScript, not bool, args []string) {
+	pattern := regexp.MustCompile(`(?m)` + args[0])
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		if pattern.MatchString(ts.ReadFile("stdout")) != not {
+			return
+		}
+	}
+	ts.Fatalf("%v in 20 s: %s: not so: %s", args[1:], args[0], ts.ReadFile("stdout"))
 }
 
 func awaitFile(ts *testscript.TestScript, file string) {

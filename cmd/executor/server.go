@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -20,7 +21,7 @@ import (
 
 // serverFlags say where the executors are.
 type serverFlags struct {
-	server, creds, context, data, prefix string
+	server, creds, context, data, prefix, inbox string
 }
 
 func (f *serverFlags) register(c *cobra.Command) {
@@ -28,6 +29,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.creds, "creds", "", "`FILE` with NATS user credentials (default $NATS_CREDS)")
 	c.Flags().StringVar(&f.context, "context", "", "`NAME` of a context of the nats CLI: server and credentials (default $NATS_CONTEXT)")
 	c.Flags().StringVar(&f.data, "data", "", "data `DIR` of the executor dev to use")
+	c.Flags().StringVar(&f.inbox, "inbox-prefix", "", "subject `PREFIX` of answers to us, where our user may read no other (default $NATS_INBOX_PREFIX, else that of the context, else _INBOX)")
 	c.Flags().StringVar(&f.prefix, "prefix", contracts.DefaultPrefix, "subject `PREFIX` of the executors")
 }
 
@@ -51,6 +53,9 @@ func (f *serverFlags) place(config *bus.Config) (here bool, err error) {
 	}
 	if f.prefix != "" {
 		config.SubjectPrefix = f.prefix
+	}
+	if err := f.setInbox(config); err != nil {
+		return false, err
 	}
 	url, context := os.Getenv("NATS_URL"), os.Getenv("NATS_CONTEXT")
 	switch {
@@ -78,6 +83,17 @@ func (f *serverFlags) place(config *bus.Config) (here bool, err error) {
 	config.ConnectWait = contracts.Seconds(0.1) // nothing says that a server is here
 	return true, nil
 }
+
+// setInbox has answers sent where flag or environment say.
+func (f *serverFlags) setInbox(config *bus.Config) error {
+	if config.Inbox = cmp.Or(f.inbox, os.Getenv("NATS_INBOX_PREFIX")); config.Inbox != "" && !inboxPrefix.MatchString(config.Inbox) {
+		return usage("--inbox-prefix %s: a prefix is a subject without wildcards, as _INBOX.planner", config.Inbox)
+	}
+	return nil
+}
+
+// inboxPrefix is a subject without wildcards: whole tokens, because the rights of users are.
+var inboxPrefix = regexp.MustCompile(`^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*$`)
 
 // connect finds the server and connects to it. The connection is the caller's to close.
 func (f *serverFlags) connect(ctx context.Context) (*client.Client, *nats.Conn, error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"regexp"
@@ -65,8 +66,10 @@ type service struct {
 	bus      *bus.Bus
 	engines  map[string]engines.Engine
 	registry *executor.Registry
+	shared   *bus.Registry // the contracts that all executors have; nil: not wanted
 	core     *executor.Executor
 	slots    *bus.Slots
+	presence *bus.Presence
 	http     *httpServer
 	open     atomic.Bool // requests are taken
 	draining sync.Once
@@ -114,12 +117,27 @@ func newService(ctx context.Context, config configs.Config, dataDir string, comp
 	if err := s.bus.Declare(ctx, names); err != nil {
 		return nil, err
 	}
+	if config.Tools.Registry {
+		s.shared = s.bus.Registry(func(entries map[string][][]byte) { s.registry.SetRegistered(entries, log) })
+		if err := s.shared.Read(ctx); err != nil {
+			return nil, err
+		}
+		s.registry.OnMiss(func() { s.shared.CatchUp(context.Background()) })
+	}
 	core := config.Core(s.name)
 	core.ResultInlineBytes = min(core.ResultInlineBytes, int(s.bus.MaxPayload()/2))
 	ownInbox := config.NATS.InboxPrefix
-	s.core = executor.New(core, coreBus{s.bus}, s.engines, s.registry, ownInbox, log)
+	s.presence = s.bus.Presence(s.state)
+	s.core = executor.New(core, coreBus{s.bus, s.presence}, s.engines, s.registry, ownInbox, log)
 	s.slots = bus.NewSlots(config.Executor.Slots)
 	if err := s.bus.OnCancel(s.core.Cancel); err != nil {
+		return nil, fmt.Errorf("listen for cancels: %w", err)
+	}
+	if err := s.bus.OnCancelOnce(func(id string) {
+		ctx, cancel := context.WithTimeout(context.Background(), cancelWait)
+		defer cancel()
+		s.core.EndWaiting(ctx, id)
+	}); err != nil {
 		return nil, fmt.Errorf("listen for cancels: %w", err)
 	}
 	s.bus.OnReconnect(func() { go s.core.LookForCancels(context.Background()) })
@@ -131,7 +149,16 @@ func newService(ctx context.Context, config configs.Config, dataDir string, comp
 }
 
 // coreBus is the bus as the core knows it.
-type coreBus struct{ *bus.Bus }
+type coreBus struct {
+	*bus.Bus
+	presence *bus.Presence
+}
+
+func (b coreBus) Serving(ctx context.Context) (map[string][]string, bool) {
+	return b.presence.Serving(ctx)
+}
+
+func (b coreBus) Limit(tool, key string, n int) executor.Limit { return b.Bus.Limit(tool, key, n) }
 
 func (b coreBus) Journal(ctx context.Context, id string, attempt int, copies contracts.Copies, freed func()) executor.Journal {
 	return b.Bus.Journal(ctx, id, attempt, copies, freed)
@@ -182,23 +209,36 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 	defer parts.Wait()
 	defer stopBackground()
 
-	presence := s.bus.Presence(s.presence)
-	if err := presence.Tell(ctx); err != nil {
+	s.core.Check(ctx)
+	if err := s.presence.Tell(ctx); err != nil {
 		s.log.Warn().Err(err).Msg("cannot tell the fleet that this executor is there")
 	}
-	parts.Go(func() { presence.Announce(background) })
+	parts.Go(func() { s.presence.Announce(background) })
 	parts.Go(func() { s.core.Keep(background) })
+	if s.shared != nil {
+		parts.Go(func() { s.shared.Follow(background) })
+	}
+	parts.Go(func() { s.registry.Watch(background, s.log) })
+	parts.Go(func() { s.core.WatchHealth(background, func(string, error) { s.presence.Changed() }) })
+	unserved := s.bus.Unserved(s.presence, s.core.Handle)
+	care, stopCare := context.WithCancel(ctx)
+	var cares sync.WaitGroup
+	defer cares.Wait() // while the drain time runs
+	defer stopCare()
+	cares.Go(func() { unserved.Care(care, work) })
 	door, err := s.bus.OpenFrontDoor(bus.Desk{
-		Admit: func(ctx context.Context, request *contracts.Request, named string) (string, error) {
-			engine, err := s.core.Admit(request, named)
-			if err != nil {
-				return engine, err
+		Admit: s.core.Admit,
+		Stored: func(engine string) {
+			if s.core.Unserved(engine) {
+				unserved.Kick(engine)
 			}
-			return engine, s.served(ctx, engine, presence)
 		},
 		ReplyTo: func(subject string) error { return s.config.Policy.CheckReplyTo(subject, s.config.NATS.InboxPrefix) },
 		Discover: func(ctx context.Context) (contracts.Discovery, error) {
-			return s.discover(ctx, presence)
+			if s.shared != nil {
+				s.shared.CatchUp(ctx) // who has just pushed a contract wants to see it
+			}
+			return s.discover(ctx)
 		},
 	}, programVersion())
 	if err != nil {
@@ -228,7 +268,7 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 			return err
 		}
 	}
-	if err := s.bus.Consume(ctx, work, s.engineNames(), s.slots, s.core.Handle); err != nil {
+	if err := s.bus.Consume(ctx, work, s.intake()); err != nil {
 		return err
 	}
 	s.log.Info().Msg("executor has stopped")
@@ -238,6 +278,7 @@ func (s *service) run(ctx context.Context, ready func() error) error {
 func (s *service) drain() {
 	s.draining.Do(func() {
 		close(s.drains)
+		s.presence.Changed() // others answer for what only this one served
 		if busy := s.slots.Busy(); busy > 0 {
 			s.log.Info().Int("running", busy).Stringer("drain_timeout", s.config.Executor.DrainTimeout).Msg("stopping: waiting for what runs; a second signal ends it at once")
 		}
@@ -268,17 +309,34 @@ func (s *service) close() {
 	}
 }
 
-func (s *service) presence() contracts.Presence {
+// intake is what is taken from the queues.
+func (s *service) intake() bus.Intake {
+	in := bus.Intake{Slots: s.slots, Weights: s.config.Weights(), Handle: s.core.Handle}
+	for _, name := range s.engineNames() {
+		one := bus.EngineIntake{Engine: name, Open: func() bool { return s.core.Healthy(name) == nil }}
+		if n := s.config.EngineSlots(name); n > 0 {
+			one.Slots = bus.NewSlots(n)
+		}
+		in.Engines = append(in.Engines, one)
+	}
+	return in
+}
+
+// cancelWait is how long one cancel of a run that nobody has may hold up the next.
+const cancelWait = 5 * time.Second
+
+// state is what the fleet is told about this instance.
+func (s *service) state() contracts.Presence {
 	p := contracts.Presence{
 		Name: s.name, Version: programVersion(), Started: s.started.UTC(), Slots: s.slots.Total(), Busy: s.slots.Busy(),
 		Engines: map[string]contracts.EnginePresence{}, Tools: s.registry.Len(), Drains: s.isDraining(),
 	}
-	for name, e := range s.engines {
+	for name := range s.engines {
 		state := contracts.EnginePresence{Ready: true}
 		if name == contracts.EngineLocal {
 			state.Tier = "none"
 		}
-		if err := e.Ready(context.Background()); err != nil {
+		if err := s.core.Healthy(name); err != nil {
 			state.Ready, state.Reason = false, contracts.AsError(err).Message
 		}
 		p.Engines[name] = state
@@ -286,35 +344,14 @@ func (s *service) presence() contracts.Presence {
 	return p
 }
 
-// served is nil where some instance serves an engine, or where that cannot be told now.
-func (s *service) served(ctx context.Context, engine string, presence *bus.Presence) error {
-	if _, here := s.engines[engine]; here && !s.isDraining() {
-		return nil
-	}
-	d, err := s.discover(ctx, presence)
-	if err != nil || slices.Contains(d.Engines, engine) {
-		return nil //nolint:nilerr // it waits in its queue then, as it would have
-	}
-	there := "no engine is served now"
-	if len(d.Engines) > 0 {
-		there = "served are " + strings.Join(d.Engines, ", ")
-	}
-	return contracts.Errorf(contracts.EngineUnavailable, "no executor serves the engine %s; %s", engine, there)
-}
-
-func (s *service) discover(ctx context.Context, presence *bus.Presence) (contracts.Discovery, error) {
-	fleet, err := presence.Fleet(ctx)
+func (s *service) discover(ctx context.Context) (contracts.Discovery, error) {
+	fleet, err := s.presence.Fleet(ctx)
 	if err != nil {
 		return contracts.Discovery{}, err
 	}
-	d := contracts.Discovery{Type: "discovery", Prefix: s.bus.Subjects().Prefix(), Engines: []string{}, Executors: append([]contracts.Presence{}, fleet...), Tools: s.core.Tools()}
-	for _, one := range fleet {
-		for name, state := range one.Engines {
-			if state.Ready && !one.Drains && !slices.Contains(d.Engines, name) {
-				d.Engines = append(d.Engines, name)
-			}
-		}
-	}
+	d := contracts.Discovery{Type: "discovery", Prefix: s.bus.Subjects().Prefix(), Engines: []string{}, Executors: append([]contracts.Presence{}, fleet...), Tools: s.core.Tools(),
+		Sources: s.registry.Sources(), Refused: s.registry.Refused()}
+	d.Engines = slices.AppendSeq(d.Engines, maps.Keys(contracts.Serving(fleet)))
 	slices.Sort(d.Engines)
 	return d, nil
 }
@@ -330,8 +367,8 @@ func (s *service) ready() error {
 		return errors.New("no connection to NATS")
 	}
 	var reasons []string
-	for name, e := range s.engines {
-		if err := e.Ready(context.Background()); err != nil {
+	for name := range s.engines {
+		if err := s.core.Healthy(name); err != nil {
 			reasons = append(reasons, name+": "+contracts.AsError(err).Message)
 		}
 	}

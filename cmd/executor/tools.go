@@ -33,13 +33,14 @@ func (p *program) toolsCommand() *cobra.Command {
 	var flags toolsFlags
 	c := &cobra.Command{
 		Use: "tools", Short: "List the tools that the executors know", Args: unknownCommand,
-		Long: `tools lists the tools that the executors know. With --as it prints them as a language model's API takes them: a JSON array
-of function tools for openai (Chat Completions) and anthropic (Messages), the answer to tools/list for mcp.`,
-		Example: "  executor tools\n  executor tools show python_data_processor\n  executor tools --as anthropic",
+		Long: `tools lists the tools that the executors know: those of their directories, and those of the registry, a bucket that all
+executors of the fleet read and that push and rm write. With --as it prints them as a language model's API takes them: a JSON
+array of function tools for openai (Chat Completions) and anthropic (Messages), the answer to tools/list for mcp.`,
+		Example: "  executor tools\n  executor tools show python_data_processor\n  executor tools push my-tool.yaml\n  executor tools --as anthropic",
 	}
 	flags.registerAll(c)
 	c.RunE = func(c *cobra.Command, _ []string) error { return p.tools(c.Context(), "", &flags) }
-	c.AddCommand(p.toolsListCommand(), p.toolsShowCommand())
+	c.AddCommand(p.toolsListCommand(), p.toolsShowCommand(), p.toolsPushCommand(), p.toolsRemoveCommand())
 	return c
 }
 
@@ -54,7 +55,8 @@ func (p *program) toolsListCommand() *cobra.Command {
 func (p *program) toolsShowCommand() *cobra.Command {
 	var flags toolsFlags
 	c := &cobra.Command{
-		Use: "show TOOL", Short: "Show a tool: what it does, its arguments, how to run it", Args: one("the tool to show"),
+		Use: "show TOOL[@VERSION]", Short: "Show a tool: what it does, its arguments, how to run it", Args: one("the tool to show"),
+		Example:           "  executor tools show word_report\n  executor tools show word_report@1.2.0 --json",
 		ValidArgsFunction: p.completeTools(&flags.serverFlags),
 	}
 	flags.registerAll(c)
@@ -63,7 +65,7 @@ func (p *program) toolsShowCommand() *cobra.Command {
 }
 
 // tools lists all tools, or shows one.
-func (p *program) tools(ctx context.Context, name string, flags *toolsFlags) error {
+func (p *program) tools(ctx context.Context, what string, flags *toolsFlags) error {
 	if flags.as != "" && !slices.Contains(contracts.Dialects, flags.as) {
 		near := ""
 		if n := contracts.Closest(flags.as, contracts.Dialects); n != "" {
@@ -76,25 +78,69 @@ func (p *program) tools(ctx context.Context, name string, flags *toolsFlags) err
 		return err
 	}
 	defer nc.Close()
-	if flags.as != "" {
+	name, version, versioned := strings.Cut(what, "@")
+	if flags.as != "" && !versioned {
 		return p.declarations(ctx, executors, name, flags.as)
 	}
 	found, err := executors.Discover(ctx, name)
 	if err != nil {
 		return explain(err)
 	}
-	if name != "" && len(found.Tools) == 0 {
+	if what == "" {
+		if flags.json {
+			return p.listToolsJSON(found)
+		}
+		return p.listTools(found)
+	}
+	if len(found.Tools) == 0 {
 		return unknownTool(ctx, executors, name)
 	}
-	switch {
-	case flags.json && name != "":
-		return p.printJSON(found.Tools[0])
-	case flags.json:
-		return p.printJSON(found.Tools)
-	case name != "":
-		return p.showTool(found.Tools)
+	shown := found.Tools[0] // the newest
+	if versioned {
+		if shown = versionOf(found.Tools, version); shown == nil {
+			return unknownVersion(name, version, versionsOf(found.Tools))
+		}
 	}
-	return p.listTools(found.Tools)
+	switch {
+	case flags.as != "":
+		declared, err := contracts.Declare([]*contracts.Contract{shown}, flags.as)
+		if err != nil {
+			return err
+		}
+		return p.printDeclarations(declared.Tools, flags.as)
+	case flags.json:
+		return p.printJSON(shown)
+	}
+	return p.showTool(shown, found)
+}
+
+// noVersion stands for the version of a contract that has none, where a version is named: as in keys of the registry.
+const noVersion = "_"
+
+// versionOf is the contract of a version, nil where there is none.
+func versionOf(versions []*client.Contract, version string) *client.Contract {
+	for _, c := range versions {
+		if cmp.Or(c.Version, noVersion) == version {
+			return c
+		}
+	}
+	return nil
+}
+
+func versionsOf(versions []*client.Contract) []string {
+	var list []string
+	for _, c := range versions {
+		list = append(list, cmp.Or(c.Version, noVersion))
+	}
+	return list
+}
+
+// unknownVersion names the versions that there are, and the one that was probably meant.
+func unknownVersion(name, version string, known []string) error {
+	if near := contracts.Closest(version, known); near != "" {
+		return fmt.Errorf("the tool %q has no version %q; did you mean %s@%s?", name, version, name, near)
+	}
+	return fmt.Errorf("the tool %q has no version %q; it has %s", name, version, strings.Join(known, ", "))
 }
 
 func (p *program) declarations(ctx context.Context, executors *client.Client, name, as string) error {
@@ -105,6 +151,10 @@ func (p *program) declarations(ctx context.Context, executors *client.Client, na
 	if name != "" && len(list) == 0 {
 		return unknownTool(ctx, executors, name)
 	}
+	return p.printDeclarations(list, as)
+}
+
+func (p *program) printDeclarations(list []client.Declaration, as string) error {
 	encoder := json.NewEncoder(p.stdout)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
@@ -133,31 +183,74 @@ func unknownTool(ctx context.Context, executors *client.Client, name string) err
 	return fmt.Errorf("there is no tool %q; executor tools lists those there are", name)
 }
 
-func (p *program) listTools(tools []*client.Contract) error {
-	if len(tools) == 0 {
-		_, err := fmt.Fprintln(p.stdout, "the executors know no tools; start them with a directory of contracts: --tools DIR")
-		return err
+func (p *program) listTools(found *client.Discovery) error {
+	if len(found.Tools) == 0 {
+		fmt.Fprintln(p.stdout, "the executors know no tools; start them with a directory of contracts (--tools DIR), or register some: executor tools push FILE")
+	} else {
+		rows := [][]string{{"NAME", "VERSION", "ENGINE", "SOURCE", "DESCRIPTION"}}
+		for _, c := range found.Tools {
+			about, _, _ := strings.Cut(strings.TrimSpace(c.Description), "\n")
+			rows = append(rows, []string{c.Name, cmp.Or(c.Version, "-"), c.Engine, cmp.Or(found.Sources[c.Name], "-"), about})
+		}
+		if err := p.table(rows); err != nil {
+			return err
+		}
 	}
-	rows := [][]string{{"NAME", "VERSION", "ENGINE", "DESCRIPTION"}}
-	for _, c := range tools {
-		about, _, _ := strings.Cut(strings.TrimSpace(c.Description), "\n")
-		rows = append(rows, []string{c.Name, cmp.Or(c.Version, "-"), c.Engine, about})
+	if len(found.Refused) == 0 {
+		return nil
 	}
-	return p.table(rows)
+	fmt.Fprintln(p.stdout, "\nNot taken by the executor that answered:")
+	for _, one := range found.Refused {
+		fmt.Fprintf(p.stdout, "  %s: %s\n", one.Source, refusal(one))
+	}
+	return nil
 }
 
-// showTool shows the newest version, which is the first.
-func (p *program) showTool(versions []*client.Contract) error {
-	c := versions[0]
-	fmt.Fprintf(p.stdout, "%s %s, on %s\n", c.Name, c.Version, c.Engine)
+// refusal says where something is that is not taken, and why.
+func refusal(one contracts.Refusal) string {
+	if strings.HasPrefix(one.Reason, one.Where) {
+		return one.Reason
+	}
+	return one.Where + ": " + one.Reason
+}
+
+// listedTool is a contract in tools --json: with where it is from.
+type listedTool struct {
+	contract *client.Contract
+	source   string // "": an older executor, which does not tell
+}
+
+// MarshalJSON puts the source before the keys of the contract.
+func (t listedTool) MarshalJSON() ([]byte, error) {
+	text, err := t.contract.MarshalJSON()
+	if err != nil || t.source == "" {
+		return text, err
+	}
+	return append([]byte(`{"source":"`+t.source+`",`), text[1:]...), nil
+}
+
+// listToolsJSON prints a list of contracts. What is not taken is no tool; it is told on stderr.
+func (p *program) listToolsJSON(found *client.Discovery) error {
+	list := make([]listedTool, 0, len(found.Tools))
+	for _, c := range found.Tools {
+		list = append(list, listedTool{c, found.Sources[c.Name]})
+	}
+	for _, one := range found.Refused {
+		fmt.Fprintf(p.stderr, "executor: not taken: %s: %s\n", one.Source, refusal(one))
+	}
+	return p.printJSON(list)
+}
+
+func (p *program) showTool(c *client.Contract, found *client.Discovery) error {
+	from := ""
+	if source := found.Sources[c.Name]; source != "" {
+		from = ", from the " + source
+	}
+	fmt.Fprintf(p.stdout, "%s, on %s%s\n", strings.TrimSpace(c.Name+" "+c.Version), c.Engine, from)
 	if text := strings.TrimSpace(c.Description); text != "" {
 		fmt.Fprintf(p.stdout, "%s\n", text)
 	}
-	if len(versions) > 1 {
-		var others []string
-		for _, other := range versions[1:] {
-			others = append(others, cmp.Or(other.Version, "one without a version"))
-		}
+	if others := slices.DeleteFunc(versionsOf(found.Tools), func(v string) bool { return v == cmp.Or(c.Version, noVersion) }); len(others) > 0 {
 		fmt.Fprintf(p.stdout, "other versions: %s\n", strings.Join(others, ", "))
 	}
 	fmt.Fprintln(p.stdout)
@@ -190,7 +283,11 @@ func (p *program) showTool(versions []*client.Contract) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(p.stdout, "\nRun it:\n  executor run %s%s\n", c.Name, hint(c.Parameters))
+	version := ""
+	if c != found.Tools[0] && c.Version != "" { // not what is run without
+		version = " --version " + c.Version
+	}
+	_, err := fmt.Fprintf(p.stdout, "\nRun it:\n  executor run %s%s%s\n", c.Name, version, hint(c.Parameters))
 	return err
 }
 

@@ -46,20 +46,27 @@ instead. It needs no NATS.`,
 	return c
 }
 
-// validate checks a contract file, or all of a directory.
-func (p *program) validate(path string) error {
+// contractFiles are the file that a path names, or those of a directory that hold contracts.
+func contractFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	files := []string{path}
-	if info.IsDir() {
-		if files, err = executor.ContractFiles(path); err != nil {
-			return err
-		}
-		if len(files) == 0 {
-			return fmt.Errorf("%s: there are no contracts: no .yaml, .yml or .json file, and no contract.yaml below", path)
-		}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	files, err := executor.ContractFiles(path)
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("%s: there are no contracts: no .yaml, .yml or .json file, and no contract.yaml below", path)
+	}
+	return files, err
+}
+
+// validate checks a contract file, or all of a directory.
+func (p *program) validate(path string) error {
+	files, err := contractFiles(path)
+	if err != nil {
+		return err
 	}
 	var wrong []error
 	for _, file := range files {
@@ -76,7 +83,7 @@ func (p *program) validate(path string) error {
 			fmt.Fprintf(p.stdout, "%s:%d: %s (%s): ok\n", file, one.Line, name, one.Engine)
 		}
 	}
-	if info.IsDir() && len(wrong) == 0 {
+	if len(wrong) == 0 && files[0] != path { // a directory
 		wrong = append(wrong, executor.NewRegistry().Load([]string{path})) // the same tool in two files
 	}
 	return errors.Join(wrong...)

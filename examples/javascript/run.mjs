@@ -6,7 +6,8 @@ import { connect } from "@nats-io/transport-node";
 
 const [tool, args = "{}"] = process.argv.slice(2);
 const url = new URL(process.env.NATS_URL ?? "nats://127.0.0.1:4222"); // nats.js takes no token from a URL
-const nc = await connect({ servers: url.host, token: url.username || undefined });
+const auth = url.password ? { user: url.username, pass: url.password } : { token: url.username || undefined };
+const nc = await connect({ servers: url.host, inboxPrefix: process.env.NATS_INBOX_PREFIX, ...auth });
 
 // The run is stored before anything happens. Should the answer not come in time, or the connection be lost, then the same
 // request with the same id asks for the result of the same run; it does not run the tool again.

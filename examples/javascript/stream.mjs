@@ -13,7 +13,7 @@ async function stream(nc, request, output, started) {
     for await (const s of nc.status()) if (s.type === "reconnect") sub.unsubscribe(); // ends the inner loop
   })();
   for (;; await pause(250)) {
-    const reply = createInbox(), from = heard ? seq + 1 : 0;
+    const reply = createInbox(nc.options.inboxPrefix), from = heard ? seq + 1 : 0;
     [sub, early] = [nc.subscribe(reply), new Map()];
     if (from) nc.publish("tools.follow", JSON.stringify({ id: request.id, attempt, from }), { reply });
     else nc.publish("tools.stream", JSON.stringify(request), { reply });
@@ -50,7 +50,8 @@ async function stream(nc, request, output, started) {
 }
 
 const url = new URL(process.env.NATS_URL ?? "nats://127.0.0.1:4222"); // nats.js takes no token from a URL
-const nc = await connect({ servers: url.host, token: url.username || undefined, maxReconnectAttempts: -1, pingInterval: 10_000 });
+const auth = url.password ? { user: url.username, pass: url.password } : { token: url.username || undefined };
+const nc = await connect({ servers: url.host, inboxPrefix: process.env.NATS_INBOX_PREFIX, ...auth, maxReconnectAttempts: -1, pingInterval: 10_000 });
 const request = { id: randomUUID(), tool: process.argv[2], args: JSON.parse(process.argv[3] ?? "{}") };
 const result = await stream(nc, request, async (name, data) => process[name].write(data) || once(process[name], "drain"),
   (attempt) => attempt > 1 && console.error(`attempt ${attempt} begins; what was printed so far is void`));

@@ -13,7 +13,8 @@ import nats
 
 
 async def main(tool, args="{}"):
-    nc = await nats.connect(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
+    nc = await nats.connect(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"),
+                            inbox_prefix=os.environ.get("NATS_INBOX_PREFIX", "_INBOX"))  # the one that this user may read
 
     # The run is stored before anything happens. Should the answer not come in time, or the connection be lost, then the
     # same request with the same id asks for the result of the same run; it does not run the tool again.

@@ -2,13 +2,14 @@
 python3 stream.py text_analyzer '{"text": "to be or not to be"}'"""
 import asyncio, contextlib, json, logging, os, sys, uuid
 import nats
+inbox_prefix = os.environ.get("NATS_INBOX_PREFIX", "_INBOX")  # below which this user may read
 
 # Returns the result. Every chunk goes to output() once and in order; started() is told that what came before is void.
 async def stream(url, request, output, started):
     inbox, heard, attempt, seq, size = None, False, 0, 0, 0  # how far we are
     async def reconnected():
         await inbox.put(None)
-    nc = await nats.connect(url, reconnected_cb=reconnected, max_reconnect_attempts=-1, ping_interval=10)
+    nc = await nats.connect(url, reconnected_cb=reconnected, max_reconnect_attempts=-1, ping_interval=10, inbox_prefix=inbox_prefix)
     while True:
         inbox, early, reply, start = asyncio.Queue(), {}, nc.new_inbox(), seq + 1 if heard else 0
         sub = await nc.subscribe(reply, cb=inbox.put)

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # A walk through the executor with the nats command line, for people who look and for scripts that need nothing else.
 # Start `executor dev --tools configs/tools`, set NATS_URL as it says, then run this file or copy from it.
+# Where each agent has an inbox of its own, say so: nats --inbox-prefix=_INBOX.planner, or inbox_prefix in a context. What reads
+# streams and services below is for operators there.
 set -euo pipefail
 
 # What can be asked for, and who is there to run it? Then one tool alone, with its parameters.

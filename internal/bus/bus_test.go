@@ -166,7 +166,7 @@ func consume(t testing.TB, b *Bus, slots int, handle func(context.Context, contr
 	take, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- b.Consume(take, context.Background(), []string{contracts.EngineLocal}, NewSlots(slots), handle)
+		done <- b.Consume(take, context.Background(), Intake{Engines: []EngineIntake{{Engine: contracts.EngineLocal}}, Slots: NewSlots(slots), Handle: handle})
 	}()
 	var once sync.Once
 	stop = func() {

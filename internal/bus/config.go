@@ -15,6 +15,10 @@ type Config struct {
 	// instead of the keys above and below. For commands, which take it as --context.
 	Context string `json:"-"`
 
+	// Inbox is the prefix of the inbox of a command, where its user may have no other one; it goes before InboxPrefix
+	// and that of a context. Executors have none.
+	Inbox string `json:"-"`
+
 	// One way to say who we are; all empty: none.
 	Creds    string `json:"creds"` // file with a user JWT and its key
 	NKey     string `json:"nkey"`  // file with an nkey seed
@@ -76,6 +80,12 @@ const (
 	// cancelAge is how long an ask to stop is remembered.
 	cancelAge   = 24 * time.Hour
 	cancelBytes = 64 << 20
+	// contractsHistory is how many values of a registered contract are kept, the last one counted.
+	contractsHistory = 5
+	contractsBytes   = 64 << 20
+	// limitAge ends places of limits whatever their TTL; they are renewed far more often.
+	limitAge   = 24 * time.Hour
+	limitBytes = 64 << 20
 	// requestDuplicates is how long the publish of a request is recognised when it comes again.
 	requestDuplicates = 10 * time.Minute
 	// replyDuplicates is the same for output and events: longer than a message can be under way on a connection that

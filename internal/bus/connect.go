@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type Bus struct {
 	js       jetstream.JetStream
 	streams  streams
 	leases   *leases
+	limits   *limits
 	denied   denials
 	spill    *spill // nil: nothing is kept on disk
 
@@ -49,7 +51,7 @@ func Connect(ctx context.Context, config Config, name string, log zerolog.Logger
 	}
 	options = append(options,
 		nats.Name("executor "+name),
-		nats.CustomInboxPrefix(config.InboxPrefix+"."+name),
+		config.inbox("."+name),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250*time.Millisecond),
 		nats.ReconnectJitter(500*time.Millisecond, time.Second),
@@ -87,6 +89,7 @@ func Connect(ctx context.Context, config Config, name string, log zerolog.Logger
 		return nil, err
 	}
 	b.leases = newLeases(b)
+	b.limits = newLimits(b)
 	return b, nil
 }
 
@@ -197,8 +200,17 @@ func (c Config) options() ([]nats.Option, error) {
 	return options, nil
 }
 
+// inbox has answers sent where this user may read them: below the prefix of the command, that of the context (its options
+// are applied before), or that of executors.
+func (c Config) inbox(own string) nats.Option {
+	return func(o *nats.Options) error {
+		return nats.CustomInboxPrefix(cmp.Or(c.Inbox, o.InboxPrefix, c.InboxPrefix) + own)(o)
+	}
+}
+
 // Close ends the connection at once. What must be finished before has been waited for by its owner.
 func (b *Bus) Close() {
+	b.limits.close()
 	b.leases.close()
 	b.nc.Close()
 }
@@ -239,14 +251,48 @@ func (b *Bus) OnReconnect(call func()) {
 
 // denials remembers what the server forbade: a denied request looks like one that nobody answered.
 type denials struct {
-	mu   sync.Mutex
-	last string
-	at   time.Time
+	mu      sync.Mutex
+	last    string
+	at      time.Time
+	watched map[string]chan struct{} // by subject, for those who try what is allowed
+}
+
+// watch returns a channel that is closed when a publish to the subject is denied. Until forget, that is not logged.
+func (d *denials) watch(subject string) (told <-chan struct{}, forget func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.watched == nil {
+		d.watched = map[string]chan struct{}{}
+	}
+	c := make(chan struct{})
+	d.watched[subject] = c
+	return c, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.watched, subject)
+	}
+}
+
+// expected tells whoever tried just what was denied, if somebody did.
+func (d *denials) expected(err error) bool {
+	_, subject, _ := strings.Cut(err.Error(), `Publish to "`)
+	subject, _, _ = strings.Cut(subject, `"`)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c, ok := d.watched[subject]
+	if ok {
+		delete(d.watched, subject)
+		close(c)
+	}
+	return ok
 }
 
 // asyncError logs what the server says out of turn. Permission errors name the subject.
 func (b *Bus) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
+		if b.denied.expected(err) {
+			return
+		}
 		b.denied.mu.Lock()
 		fresh := b.denied.last != err.Error() || time.Since(b.denied.at) > time.Minute
 		b.denied.last, b.denied.at = err.Error(), time.Now()
@@ -270,7 +316,11 @@ func (b *Bus) explain(err error) error {
 		return err
 	}
 	if denied := b.denied.recent(); denied != "" {
-		return fmt.Errorf("%w (%s)", err, denied)
+		advice := ""
+		if strings.Contains(denied, "$JS.API.STREAM.CREATE.") || strings.Contains(denied, "$JS.API.CONSUMER.CREATE.") {
+			advice = "; it is missing, and an operator makes it: executor provision"
+		}
+		return fmt.Errorf("%w (%s%s)", err, denied, advice)
 	}
 	return err
 }
@@ -307,8 +357,8 @@ func (b *Bus) await(ctx context.Context) error {
 	return nil
 }
 
-// DialClient connects as the configuration says, for programs that ask executors: with an ordinary inbox, and the
-// library's buffer for what is published while the server is away for a moment.
+// DialClient connects as the configuration says, for programs that ask executors: with an ordinary inbox, or the one that
+// its user has, and the library's buffer for what is published while the server is away for a moment.
 func DialClient(ctx context.Context, config Config, name string) (*nats.Conn, error) {
 	options, err := config.options()
 	if err != nil {
@@ -317,5 +367,8 @@ func DialClient(ctx context.Context, config Config, name string) (*nats.Conn, er
 	options = append(options, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, time.Second),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // what was missed is asked for again
+	if config.Inbox != "" {
+		options = append(options, nats.CustomInboxPrefix(config.Inbox))
+	}
 	return dial(ctx, config, options, zerolog.Nop())
 }

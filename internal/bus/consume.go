@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,7 +18,7 @@ import (
 // ends when running work has to stop, not when taking new work has.
 type Handler func(context.Context, contracts.Delivery) contracts.Settlement
 
-// Slots are the right to handle that many deliveries at a time, shared by the engines of an instance.
+// Slots are the right to handle that many deliveries at a time, shared by the engines of an instance or of one engine.
 type Slots struct{ free chan struct{} }
 
 // NewSlots makes n free slots.
@@ -44,14 +45,38 @@ func (s *Slots) take() bool {
 	}
 }
 
+func (s *Slots) wait(ctx context.Context) bool {
+	select {
+	case <-s.free:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 func (s *Slots) give() { s.free <- struct{}{} }
 
-// Consume takes requests of the engines until take ends, and returns when all that was taken is handled. Handlers run
-// in work, which the caller ends when he has waited long enough.
-func (b *Bus) Consume(take, work context.Context, engines []string, slots *Slots, handle Handler) error {
-	loops := make([]*loop, len(engines))
-	for i, engine := range engines {
-		l := &loop{bus: b, engine: engine, slots: slots, work: work, handle: handle}
+// Intake says what an instance takes from the queues, how much at a time, and who handles it.
+type Intake struct {
+	Engines []EngineIntake
+	Slots   *Slots
+	Weights Weights
+	Handle  Handler
+}
+
+// EngineIntake is an engine whose queues are taken from.
+type EngineIntake struct {
+	Engine string
+	Slots  *Slots      // beside those of all engines; nil: only those
+	Open   func() bool // whether it takes requests now; asked again at every look. nil: always
+}
+
+// Consume takes requests until take ends, and returns when all that was taken is handled. Handlers run in work, which the
+// caller ends when he has waited long enough.
+func (b *Bus) Consume(take, work context.Context, in Intake) error {
+	loops := make([]*loop, len(in.Engines))
+	for i, engine := range in.Engines {
+		l := &loop{bus: b, engine: engine.Engine, own: engine.Slots, shared: in.Slots, isOpen: engine.Open, weights: in.Weights, work: work, handle: in.Handle}
 		err := b.patiently(take, func() error { return l.open(take) })
 		if take.Err() != nil {
 			return nil //nolint:nilerr // asked to stop before it began
@@ -71,23 +96,21 @@ func (b *Bus) Consume(take, work context.Context, engines []string, slots *Slots
 
 // loop takes requests from the queues of one engine.
 type loop struct {
-	bus    *Bus
-	engine string
-	slots  *Slots
-	work   context.Context
-	handle Handler
+	bus     *Bus
+	engine  string
+	own     *Slots // nil: none
+	shared  *Slots
+	isOpen  func() bool // nil: always
+	weights Weights
+	work    context.Context
+	handle  Handler
 
 	queues  []queue // by priority, the first first
+	turn    float64 // of the queue that was taken from last
 	bell    *bell
 	running sync.WaitGroup
-	failing string // the last error of a look, to log it once
-}
-
-type queue struct {
-	priority string
-	consumer jetstream.Consumer
-	waiting  uint64 // how many were left at the last look
-	look     bool   // false where it is known to be empty: it was, and the bell would have rung since
+	waiting atomic.Int64 // deliveries that have given their slot back
+	failing string       // the last error of a look, to log it once
 }
 
 func (l *loop) open(ctx context.Context) error {
@@ -101,7 +124,7 @@ func (l *loop) open(ctx context.Context) error {
 			l.bus.log.Warn().Dur("ack_wait", wait).Str("engine", l.engine).
 				Msg("the queue was made with a shorter ack_wait than is configured here; requests may be taken over while they run: use one ack_wait, and executor provision")
 		}
-		queues = append(queues, queue{priority: priority, consumer: consumer, look: true})
+		queues = append(queues, queue{priority: priority, consumer: consumer, look: true, share: l.weights.share(priority)})
 	}
 	l.queues = queues
 	if l.bell == nil {
@@ -115,41 +138,119 @@ func (l *loop) open(ctx context.Context) error {
 func (l *loop) run(take context.Context) {
 	defer l.running.Wait()
 	defer l.bell.ignore()
-	for {
-		if !l.slots.take() {
-			// Who cannot take must not hear, because the bell rings for one instance of the fleet alone; what he has
-			// heard, or seen waiting, he passes on.
-			l.bell.ignore()
-			l.passOn()
-			select {
-			case <-l.slots.free:
-			case <-take.Done():
-				return
-			}
+	for take.Err() == nil {
+		if l.isOpen != nil && !l.isOpen() {
+			l.deaf()
+			l.bell.wait(take) // for a tick: nothing is heard
+			continue
 		}
-		if take.Err() != nil {
-			l.slots.give()
+		if !l.takeSlot(take) {
 			return
 		}
 		m := l.find(take)
 		if m == nil {
-			l.slots.give()
+			l.giveSlot()
 			if l.bell.wait(take) {
 				l.lookInAll()
 			}
 			continue
 		}
-		l.running.Go(func() {
-			defer l.slots.give()
-			l.settle(m.msg, l.handle(l.work, m.delivery))
-			l.bus.leases.drop(m.msg)
-		})
+		l.start(take, m)
 	}
+}
+
+// takeSlot waits for a slot; false where take ended.
+func (l *loop) takeSlot(take context.Context) bool {
+	for i, slots := range []*Slots{l.own, l.shared} {
+		if slots == nil || slots.take() {
+			continue
+		}
+		l.deaf()
+		if !slots.wait(take) {
+			if i == 1 && l.own != nil {
+				l.own.give()
+			}
+			return false
+		}
+	}
+	return true
+}
+
+func (l *loop) giveSlot() {
+	l.shared.give()
+	if l.own != nil {
+		l.own.give()
+	}
+}
+
+// start handles a request in a goroutine that has the slot.
+func (l *loop) start(take context.Context, m *taken) {
+	l.running.Go(func() {
+		holds := true
+		defer func() {
+			if holds {
+				l.giveSlot()
+			}
+		}()
+		m.delivery.Yield = func(ctx context.Context, wait func(context.Context) error) error {
+			if l.waiting.Add(1) > maxWaiting {
+				l.waiting.Add(-1)
+				return contracts.ErrCrowded
+			}
+			l.giveSlot()
+			holds = false
+			ctx, cancel := context.WithCancelCause(ctx)
+			defer cancel(nil)
+			defer context.AfterFunc(take, func() { cancel(contracts.ErrStopping) })()
+			defer l.waiting.Add(-1)
+			if err := wait(ctx); err != nil {
+				return err
+			}
+			// What it waited for is not kept from others for a slot that is not free.
+			soon, cancelSoon := context.WithTimeout(ctx, slotWait)
+			defer cancelSoon()
+			if holds = l.waitSlot(soon); !holds && ctx.Err() != nil {
+				return context.Cause(ctx)
+			} else if !holds {
+				return contracts.ErrBusy
+			}
+			return nil
+		}
+		l.settle(m, l.handle(l.work, m.delivery))
+		l.bus.leases.drop(m.msg)
+	})
+}
+
+// waitSlot is takeSlot for a delivery that has waited; the bell is the loop's business.
+func (l *loop) waitSlot(ctx context.Context) bool {
+	if l.own != nil && !l.own.wait(ctx) {
+		return false
+	}
+	if l.shared.wait(ctx) {
+		return true
+	}
+	if l.own != nil {
+		l.own.give()
+	}
+	return false
+}
+
+// slotWait is how long a delivery that has waited for something else may wait for a slot as well.
+const slotWait = 100 * time.Millisecond
+
+// maxWaiting is how many deliveries of an engine may wait in an instance without a slot.
+const maxWaiting = 128
+
+// deaf stops hearing the bell, because who cannot take must not hear: it rings for one instance of the fleet alone. What
+// was heard, or seen waiting, is passed on.
+func (l *loop) deaf() {
+	l.bell.ignore()
+	l.passOn()
 }
 
 func (l *loop) lookInAll() {
 	for i := range l.queues {
-		l.queues[i].look = true
+		l.expect(&l.queues[i])
 	}
 }
 
@@ -159,6 +260,7 @@ func (l *loop) passOn() {
 	for i := range l.queues {
 		if q := &l.queues[i]; rung.has(i) || q.waiting > 0 {
 			l.bell.ring(q.priority)
+			q.waiting = 0 // rung once
 		}
 	}
 	l.lookInAll()
@@ -201,13 +303,14 @@ func (l *loop) find(take context.Context) *taken {
 	return nil
 }
 
-// look takes one request, that of the highest priority.
+// look takes one request, of the queue whose turn it is.
 func (l *loop) look(take context.Context, rung rung) *taken {
 	for i := range l.queues {
-		q := &l.queues[i]
-		if q.look = q.look || rung.has(i); !q.look {
-			continue
+		if rung.has(i) {
+			l.expect(&l.queues[i])
 		}
+	}
+	for q := l.next(); q != nil && take.Err() == nil; q = l.next() {
 		batch, err := q.consumer.FetchNoWait(1)
 		if err == nil {
 			for msg := range batch.Messages() {
@@ -235,6 +338,7 @@ func (l *loop) receive(q *queue, msg jetstream.Msg) *taken {
 		return nil
 	}
 	l.bus.leases.hold(msg)
+	l.took(q)
 	q.waiting = meta.NumPending
 	// What comes back from a dead executor is not counted there, and no bell rings for it: where one is, there may be more.
 	q.look = q.waiting > 0 || meta.NumDelivered > 1
@@ -279,57 +383,3 @@ func (l *loop) failed(take context.Context, err error) {
 // openWait is how long a loop asks for a consumer that does not answer until it looks into the queue again. Nobody answers
 // for one whose leader has just gone, and the next one is there within a second or two.
 const openWait = time.Second
-
-// settleWait is how long we try to tell the server what became of a request. If it does not hear it, the request comes
-// again one ack-wait later, and is answered by what is stored.
-const settleWait = 30 * time.Second
-
-func (l *loop) settle(msg jetstream.Msg, s contracts.Settlement) {
-	wait := settleWait
-	if l.work.Err() != nil && !l.bus.Connected() {
-		wait = 0 // the executor stops, and must not wait for a server that is away
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.work), wait)
-	defer cancel()
-	for {
-		err := l.bus.await(ctx)
-		if err == nil {
-			switch s.Outcome {
-			case contracts.Done:
-				err = l.acknowledge(ctx, msg)
-			case contracts.Again:
-				if err = msg.NakWithDelay(s.Delay); err == nil && s.Delay == 0 {
-					l.bell.ring(contracts.PriorityNormal) // no bell tells of what comes back; it makes others look
-				}
-			case contracts.Refused:
-				err = msg.TermWithReason(s.Reason)
-			}
-		}
-		if err == nil || errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-			return
-		}
-		if ctx.Err() != nil || l.bus.nc.IsClosed() {
-			l.bus.log.Warn().Err(err).Str("queue", msg.Subject()).Uint64("seq", sequenceOf(msg)).Msg("the server did not hear that a request is done; it will be delivered again and answered by its result")
-			return
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// sequenceOf is a request's place in its stream, 0 where the message does not say.
-func sequenceOf(msg jetstream.Msg) uint64 {
-	meta, err := msg.Metadata()
-	if err != nil {
-		return 0
-	}
-	return meta.Sequence.Stream
-}
-
-func (l *loop) acknowledge(ctx context.Context, msg jetstream.Msg) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	return msg.DoubleAck(ctx)
-}

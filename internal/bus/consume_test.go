@@ -240,11 +240,11 @@ func TestTakeover(t *testing.T) {
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
-		dying.Consume(take, take, []string{"local"}, NewSlots(1), func(context.Context, contracts.Delivery) contracts.Settlement {
+		dying.Consume(take, take, Intake{Engines: []EngineIntake{{Engine: "local"}}, Slots: NewSlots(1), Handle: func(context.Context, contracts.Delivery) contracts.Settlement {
 			close(taken)
 			<-never
 			return contracts.Settlement{Outcome: contracts.Again}
-		})
+		}})
 	}()
 	<-taken
 	dying.nc.Close() // as after kill -9: no ack, no heartbeat
@@ -320,11 +320,11 @@ func TestConsumeEndsWhenItsWorkHas(t *testing.T) {
 	take, cancel := context.WithCancel(context.Background())
 	returned := make(chan error, 1)
 	go func() {
-		returned <- b.Consume(take, context.Background(), []string{"local"}, NewSlots(2), func(context.Context, contracts.Delivery) contracts.Settlement {
+		returned <- b.Consume(take, context.Background(), Intake{Engines: []EngineIntake{{Engine: "local"}}, Slots: NewSlots(2), Handle: func(context.Context, contracts.Delivery) contracts.Settlement {
 			started <- struct{}{}
 			<-release
 			return contracts.Settlement{}
-		})
+		}})
 	}()
 	publish(t, nc, "tools.exec.local", "a")
 	<-started

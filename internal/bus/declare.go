@@ -16,9 +16,10 @@ import (
 
 // streams are the handles of what Declare found or made.
 type streams struct {
-	exec, reply, result, cancel, dead jetstream.Stream
-	executors                         jetstream.KeyValue
-	created                           time.Time // of the request stream
+	exec, reply, result, cancel, dead, limits jetstream.Stream
+
+	executors, contracts jetstream.KeyValue
+	created              time.Time // of the request stream
 }
 
 // Names of streams and buckets, behind the prefix.
@@ -28,6 +29,7 @@ const (
 	streamResult = "RESULT"
 	streamCancel = "CANCEL"
 	streamDead   = "DEAD"
+	streamLimits = "LIMITS"
 
 	bucketExecutors = "EXECUTORS"
 	bucketContracts = "CONTRACTS"
@@ -129,6 +131,7 @@ func (b *Bus) declare(ctx context.Context, engines []string, may mode) (list []D
 		{b.stream(streamResult, b.config.Streams.ResultAge, b.config.Streams.ResultBytes, "*.result"), &b.streams.result},
 		{b.cancelStream(), &b.streams.cancel},
 		{b.stream(streamDead, b.config.Streams.DeadAge, b.config.Streams.DeadBytes), &b.streams.dead},
+		{b.limitsStream(), &b.streams.limits},
 	} {
 		d := Declared{Kind: "stream", Name: one.config.Name}
 		if *one.into, err = b.ensureStream(ctx, one.config, may, &d); err != nil {
@@ -139,11 +142,19 @@ func (b *Bus) declare(ctx context.Context, engines []string, may mode) (list []D
 	if b.streams.exec != nil {
 		b.streams.created = b.streams.exec.CachedInfo().Created
 	}
-	d := Declared{Kind: "bucket", Name: b.subjects.Name(bucketExecutors)}
-	if b.streams.executors, err = b.ensureBucket(ctx, b.executorsBucket(), may, &d); err != nil {
-		return list, b.explain(fmt.Errorf("bucket %s: %w", d.Name, err))
+	for _, one := range []struct {
+		config jetstream.KeyValueConfig
+		into   *jetstream.KeyValue
+	}{
+		{b.executorsBucket(), &b.streams.executors},
+		{b.contractsBucket(), &b.streams.contracts},
+	} {
+		d := Declared{Kind: "bucket", Name: one.config.Bucket}
+		if *one.into, err = b.ensureBucket(ctx, one.config, may, &d); err != nil {
+			return list, b.explain(fmt.Errorf("bucket %s: %w", d.Name, err))
+		}
+		list = append(list, d)
 	}
-	list = append(list, d)
 	for _, engine := range engines {
 		for _, priority := range contracts.Priorities {
 			d := Declared{Kind: "consumer", Name: b.subjects.Consumer(engine, priority)}
@@ -164,6 +175,15 @@ func (b *Bus) executorsBucket() jetstream.KeyValueConfig {
 	}
 }
 
+// contractsBucket is the registry of contracts. Its history lets an executor that starts find what was right before somebody
+// wrote what is wrong, and an operator what was there.
+func (b *Bus) contractsBucket() jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket: b.subjects.Name(bucketContracts), Description: "contracts that all executors know; for operators to write", Storage: jetstream.FileStorage,
+		History: contractsHistory, MaxBytes: contractsBytes, Replicas: b.config.Replicas,
+	}
+}
+
 // execStream is the queue of requests. A full queue refuses new ones, so that their publishers know.
 func (b *Bus) execStream() jetstream.StreamConfig {
 	return jetstream.StreamConfig{
@@ -171,11 +191,14 @@ func (b *Bus) execStream() jetstream.StreamConfig {
 		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: b.config.Replicas,
 		Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
 		MaxMsgsPerSubject: b.config.Streams.QueueMessages, MaxBytes: int64(b.config.Streams.QueueBytes),
-		MaxMsgSize: int32(b.maxRequest()),
+		MaxMsgSize: int32(b.maxRequest() + republished),
 		Duplicates: requestDuplicates, AllowDirect: true,
 		RePublish: &jetstream.RePublish{Source: b.subjects.Prefix() + ".exec.>", Destination: b.subjects.Prefix() + ".bell.>", HeadersOnly: true},
 	}
 }
+
+// republished is how much larger a request may get by the headers of those who pass it on, in bytes.
+const republished = 8 << 10
 
 // maxRequest is the largest request that is stored, in bytes with headers.
 func (b *Bus) maxRequest() int64 { return contracts.MaxRequest(b.nc.MaxPayload()) }
@@ -205,6 +228,13 @@ func (b *Bus) stream(suffix string, age contracts.Duration, bytes contracts.Size
 func (b *Bus) cancelStream() jetstream.StreamConfig {
 	c := b.stream(streamCancel, contracts.Duration(cancelAge), cancelBytes)
 	c.Description, c.Subjects, c.MaxMsgsPerSubject = "asks to stop a run", []string{b.subjects.Cancel("*")}, 1
+	return c
+}
+
+// limitsStream has a message for every place of a limit that is taken. It ends by itself when its holder has died.
+func (b *Bus) limitsStream() jetstream.StreamConfig {
+	c := b.stream(streamLimits, contracts.Duration(limitAge), limitBytes)
+	c.Description, c.Subjects, c.MaxMsgsPerSubject, c.AllowMsgTTL = "places of limits that are taken", []string{b.subjects.Limit("*", "*")}, 1, true
 	return c
 }
 
@@ -323,9 +353,10 @@ func (b *Bus) ensureBucket(ctx context.Context, config jetstream.KeyValueConfig,
 	if err != nil {
 		return nil, err
 	}
-	is := status.Config()
-	d.differ([]setting{{"ttl", is.TTL}, {"limit_marker_ttl", is.LimitMarkerTTL}, {"replicas", is.Replicas}},
-		[]setting{{"ttl", config.TTL}, {"limit_marker_ttl", config.LimitMarkerTTL}, {"replicas", config.Replicas}})
+	settings := func(c jetstream.KeyValueConfig) []setting {
+		return []setting{{"ttl", c.TTL}, {"limit_marker_ttl", c.LimitMarkerTTL}, {"history", max(1, c.History)}, {"max_bytes", max(0, c.MaxBytes)}, {"replicas", c.Replicas}}
+	}
+	d.differ(settings(status.Config()), settings(config))
 	if may == update && d.Did == DidDiffer {
 		if bucket, err = b.js.UpdateKeyValue(ctx, config); err != nil {
 			return nil, advise(err)
@@ -337,8 +368,9 @@ func (b *Bus) ensureBucket(ctx context.Context, config jetstream.KeyValueConfig,
 
 // ensureConsumer returns the consumer that all instances share for one queue.
 func (b *Bus) ensureConsumer(ctx context.Context, engine, priority string, may mode, d *Declared) (jetstream.Consumer, error) {
+	name, idle := b.consumerOf(engine, priority)
 	config := jetstream.ConsumerConfig{
-		Durable: b.subjects.Consumer(engine, priority), FilterSubject: b.subjects.Exec(engine, priority),
+		Durable: name, InactiveThreshold: idle, FilterSubject: b.subjects.Exec(engine, priority),
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Duration(b.config.AckWait),
 		MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 4096, DeliverPolicy: jetstream.DeliverAllPolicy,
 	}

@@ -19,7 +19,7 @@ func TestDeclareMakesWhatTheDesignNames(t *testing.T) {
 	for name, check := range map[string]func(jetstream.StreamConfig) bool{
 		"TOOLS_EXEC": func(c jetstream.StreamConfig) bool {
 			return c.Retention == jetstream.WorkQueuePolicy && c.Discard == jetstream.DiscardNew && c.DiscardNewPerSubject && c.RePublish != nil && c.RePublish.HeadersOnly &&
-				strings.Join(c.Subjects, " ") == "tools.exec.* tools.exec.*.high tools.exec.*.low" && int64(c.MaxMsgSize) == contracts.MaxRequest(1<<20)
+				strings.Join(c.Subjects, " ") == "tools.exec.* tools.exec.*.high tools.exec.*.low" && int64(c.MaxMsgSize) == contracts.MaxRequest(1<<20)+republished
 		},
 		"TOOLS_REPLY": func(c jetstream.StreamConfig) bool {
 			return strings.Join(c.Subjects, " ") == "tools.reply.*.status tools.reply.*.output" && c.AllowDirect && c.Discard == jetstream.DiscardOld
@@ -31,7 +31,11 @@ func TestDeclareMakesWhatTheDesignNames(t *testing.T) {
 			return c.MaxMsgsPerSubject == 1 && c.Subjects[0] == "tools.cancel.*"
 		},
 		"TOOLS_DEAD":         func(c jetstream.StreamConfig) bool { return c.Subjects[0] == "tools.dead.*" },
+		"TOOLS_LIMITS":       func(c jetstream.StreamConfig) bool { return c.MaxMsgsPerSubject == 1 && c.AllowMsgTTL },
 		"KV_TOOLS_EXECUTORS": func(c jetstream.StreamConfig) bool { return c.Storage == jetstream.MemoryStorage && c.AllowMsgTTL },
+		"KV_TOOLS_CONTRACTS": func(c jetstream.StreamConfig) bool {
+			return c.Storage == jetstream.FileStorage && c.MaxMsgsPerSubject == 5 && c.AllowDirect
+		},
 	} {
 		stream, err := js.Stream(t.Context(), name)
 		if err != nil {
@@ -100,13 +104,13 @@ func TestInspectAndProvision(t *testing.T) {
 		}
 		return fmt.Sprint(found)
 	}
-	if got := count(first.Inspect(t.Context(), engines)); got != "map[missing:9]" {
+	if got := count(first.Inspect(t.Context(), engines)); got != "map[missing:11]" {
 		t.Errorf("before: %s", got)
 	}
-	if got := count(first.Provision(t.Context(), engines)); got != "map[made:9]" {
+	if got := count(first.Provision(t.Context(), engines)); got != "map[made:11]" {
 		t.Errorf("the first provision: %s", got)
 	}
-	if got := count(first.Provision(t.Context(), engines)); got != "map[ok:9]" {
+	if got := count(first.Provision(t.Context(), engines)); got != "map[ok:11]" {
 		t.Errorf("a second provision: %s", got)
 	}
 	c.Streams.ResultAge, c.AckWait = contracts.Seconds(3600), contracts.Seconds(7)
@@ -116,16 +120,16 @@ func TestInspectAndProvision(t *testing.T) {
 	}
 	defer other.Close()
 	list, err := other.Inspect(t.Context(), engines)
-	if got := count(list, err); got != "map[differs:4 ok:5]" {
+	if got := count(list, err); got != "map[differs:4 ok:7]" {
 		t.Errorf("with another configuration: %s", got)
 	}
 	if list[2].Name != "TOOLS_RESULT" || !strings.Contains(list[2].What, "max_age is ") || !strings.HasSuffix(list[2].What, "configured is 1h0m0s") {
 		t.Errorf("%+v", list[2])
 	}
-	if got := count(other.Provision(t.Context(), engines)); got != "map[ok:5 updated:4]" {
+	if got := count(other.Provision(t.Context(), engines)); got != "map[ok:7 updated:4]" {
 		t.Errorf("provision with another configuration: %s", got)
 	}
-	if got := count(other.Inspect(t.Context(), engines)); got != "map[ok:9]" {
+	if got := count(other.Inspect(t.Context(), engines)); got != "map[ok:11]" {
 		t.Errorf("after: %s", got)
 	}
 }

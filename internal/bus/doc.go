@@ -11,6 +11,7 @@
 //	copies.go    what goes to reply_to
 //	cancel.go    the asks to stop a run
 //	presence.go  who is there, and what they serve
+//	registry.go  contracts that all executors know, as they change; registrar.go: for those who write them
 //	frontdoor.go tools.run and tools.stream; follow.go: tools.follow
 //	server.go    the NATS server inside of executor dev, and of tests
 //

@@ -61,7 +61,7 @@ func TestFollow(t *testing.T) {
 	nc := agent(t, s.URL())
 	ctx := t.Context()
 
-	b.Claim(ctx, event(b, contracts.TypeStarted, "a", 1), 0, "")
+	b.Advance(ctx, event(b, contracts.TypeStarted, "a", 1), 0, "")
 	first := b.Journal(ctx, "a", 1, contracts.Copies{}, nil)
 	first.Output(chunk(1), nil)
 	first.Flush()
@@ -72,7 +72,7 @@ func TestFollow(t *testing.T) {
 	}
 	// The executor dies; another attempt begins its output anew.
 	r, _ := b.Record(ctx, "a", true)
-	b.Claim(ctx, event(b, contracts.TypeStarted, "a", 2), r.StatusSeq, "")
+	b.Advance(ctx, event(b, contracts.TypeStarted, "a", 2), r.StatusSeq, "")
 	second := b.Journal(ctx, "a", 2, contracts.Copies{}, nil)
 	for i := 1; i <= 3; i++ {
 		second.Output(chunk(i), nil)
@@ -117,7 +117,7 @@ func TestFollowSnapshot(t *testing.T) {
 		}
 	}
 	expect(`{"id":"a","snapshot":true}`, "running end") // not begun, or unknown
-	b.Claim(ctx, event(b, contracts.TypeStarted, "a", 1), 0, "")
+	b.Advance(ctx, event(b, contracts.TypeStarted, "a", 1), 0, "")
 	journal := b.Journal(ctx, "a", 1, contracts.Copies{}, nil)
 	for i := 1; i <= 3; i++ {
 		journal.Output(chunk(i), nil)
@@ -143,9 +143,9 @@ func TestFollowSnapshotNamesTheAttempt(t *testing.T) {
 	b := connect(t, s.URL())
 	openDoor(t, b)
 	nc := agent(t, s.URL())
-	b.Claim(t.Context(), event(b, contracts.TypeStarted, "a", 1), 0, "")
+	b.Advance(t.Context(), event(b, contracts.TypeStarted, "a", 1), 0, "")
 	r, _ := b.Record(t.Context(), "a", true)
-	b.Claim(t.Context(), event(b, contracts.TypeStarted, "a", 2), r.StatusSeq, "")
+	b.Advance(t.Context(), event(b, contracts.TypeStarted, "a", 2), r.StatusSeq, "")
 	for id, attempt := range map[string]int{"unknown": 0, "a": 2} {
 		f := follow(t, nc, `{"id":"`+id+`","snapshot":true}`)
 		for {
@@ -173,7 +173,7 @@ func TestFollowSkipsOutput(t *testing.T) {
 	nc := agent(t, s.URL())
 	ctx := t.Context()
 
-	b.Claim(ctx, event(b, contracts.TypeStarted, "a", 1), 0, "")
+	b.Advance(ctx, event(b, contracts.TypeStarted, "a", 1), 0, "")
 	first := b.Journal(ctx, "a", 1, contracts.Copies{}, nil)
 	first.Output(chunk(1), nil)
 	first.Flush()
@@ -182,7 +182,7 @@ func TestFollowSkipsOutput(t *testing.T) {
 		t.Fatalf("so far: %s", got)
 	}
 	r, _ := b.Record(ctx, "a", true)
-	b.Claim(ctx, event(b, contracts.TypeStarted, "a", 2), r.StatusSeq, "")
+	b.Advance(ctx, event(b, contracts.TypeStarted, "a", 2), r.StatusSeq, "")
 	second := b.Journal(ctx, "a", 2, contracts.Copies{}, nil)
 	for i := 1; i <= 50; i++ {
 		second.Output(chunk(i), nil)
@@ -204,7 +204,7 @@ func TestFollowSkipsOutputWithoutTheLastEvent(t *testing.T) {
 	s := startServer(t)
 	b := connect(t, s.URL())
 	openDoor(t, b)
-	b.Claim(t.Context(), event(b, contracts.TypeStarted, "a", 1), 0, "")
+	b.Advance(t.Context(), event(b, contracts.TypeStarted, "a", 1), 0, "")
 	f := follow(t, agent(t, s.URL()), `{"id":"a","skip_output":true}`)
 	if got := f.read(1); got != "started" {
 		t.Fatal(got)
@@ -231,7 +231,7 @@ func TestFollowWithoutTheLastEvent(t *testing.T) {
 	s := startServer(t)
 	b := connect(t, s.URL())
 	openDoor(t, b)
-	b.Claim(t.Context(), event(b, contracts.TypeStarted, "a", 1), 0, "")
+	b.Advance(t.Context(), event(b, contracts.TypeStarted, "a", 1), 0, "")
 	f := follow(t, agent(t, s.URL()), `{"id":"a"}`)
 	if got := f.read(1); got != "started" {
 		t.Fatal(got)

@@ -27,6 +27,8 @@ type Desk struct {
 	Admit func(ctx context.Context, request *contracts.Request, named string) (engine string, err error)
 	// ReplyTo checks where answers are to go.
 	ReplyTo func(subject string) error
+	// Stored is told of the engine for which a request was stored. It may be nil.
+	Stored func(engine string)
 	// Discover lists what can be asked for.
 	Discover func(context.Context) (contracts.Discovery, error)
 }
@@ -174,6 +176,9 @@ func (f *FrontDoor) take(ctx context.Context, r micro.Request, reply string) {
 		return
 	}
 	ack, err := f.store(ctx, request, engine, r.Data(), to)
+	if err == nil && f.desk.Stored != nil {
+		f.desk.Stored(engine)
+	}
 	var refusal *contracts.Error
 	switch {
 	case errors.As(err, &refusal):
@@ -230,8 +235,8 @@ func (f *FrontDoor) store(ctx context.Context, request *contracts.Request, engin
 		return ack, nil
 	}
 	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == codeStoreFailed {
-		return nil, contracts.Errorf(contracts.QueueFull, "the queue of the engine %s is full (%s); try again later", engine, api.Description)
+	if isStoreFailed(err) {
+		return nil, contracts.Errorf(contracts.QueueFull, "the queue of the engine %s is full (%s); try again later", engine, err)
 	}
 	if errors.As(err, &api) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrMaxPayload) {
 		return nil, contracts.Errorf(contracts.EngineUnavailable, "the request could not be stored: %s", f.bus.explain(err))
@@ -270,13 +275,7 @@ func (f *FrontDoor) list(ctx context.Context, question []byte) ([]byte, error) {
 		return nil, err
 	}
 	if ask.Tool != "" {
-		some := []*contracts.Contract{}
-		for _, c := range discovery.Tools {
-			if c.Name == ask.Tool {
-				some = append(some, c)
-			}
-		}
-		discovery.Tools = some
+		discovery = about(discovery, ask.Tool)
 	}
 	answer := any(discovery)
 	if ask.As != "" {
@@ -289,6 +288,28 @@ func (f *FrontDoor) list(ctx context.Context, question []byte) ([]byte, error) {
 		return nil, contracts.Errorf(contracts.InvalidRequest, `the answer has %d bytes, more than the server takes; ask for one tool: {"tool": "name"}`, len(text))
 	}
 	return text, err
+}
+
+// about is what a discovery has of one tool.
+func about(d contracts.Discovery, tool string) contracts.Discovery {
+	some := []*contracts.Contract{}
+	for _, c := range d.Tools {
+		if c.Name == tool {
+			some = append(some, c)
+		}
+	}
+	var sources map[string]string
+	if source, ok := d.Sources[tool]; ok {
+		sources = map[string]string{tool: source}
+	}
+	var refused []contracts.Refusal
+	for _, one := range d.Refused {
+		if one.Name == tool {
+			refused = append(refused, one)
+		}
+	}
+	d.Tools, d.Sources, d.Refused = some, sources, refused
+	return d
 }
 
 // fail answers with an error of the service (ADR-32). Not by the library, which may be asked for an answer only until the

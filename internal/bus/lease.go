@@ -12,13 +12,19 @@ import (
 type leases struct {
 	bus  *Bus
 	mu   sync.Mutex
-	held map[jetstream.Msg]struct{}
+	held map[jetstream.Msg]*lease
 	stop chan struct{}
 	done sync.WaitGroup
 }
 
+// lease is what we know of one.
+type lease struct {
+	renewed time.Time
+	lost    bool // it was not renewed in time: the request may be somebody else's by now
+}
+
 func newLeases(b *Bus) *leases {
-	l := &leases{bus: b, held: map[jetstream.Msg]struct{}{}, stop: make(chan struct{})}
+	l := &leases{bus: b, held: map[jetstream.Msg]*lease{}, stop: make(chan struct{})}
 	b.OnReconnect(l.beat)
 	l.done.Go(func() {
 		ticker := time.NewTicker(time.Duration(b.config.AckWait) / 3)
@@ -38,7 +44,7 @@ func newLeases(b *Bus) *leases {
 func (l *leases) hold(m jetstream.Msg) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.held[m] = struct{}{}
+	l.held[m] = &lease{renewed: time.Now()}
 }
 
 func (l *leases) drop(m jetstream.Msg) {
@@ -47,12 +53,35 @@ func (l *leases) drop(m jetstream.Msg) {
 	delete(l.held, m)
 }
 
-// beat renews all leases. An error means that there is no connection: the next reconnect renews them.
+// beat renews all leases. Where there is no connection the next reconnect renews them.
 func (l *leases) beat() {
+	connected := l.bus.Connected()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for m := range l.held {
-		m.InProgress()
+	for m, one := range l.held {
+		l.age(one)
+		if connected && m.InProgress() == nil {
+			one.renewed = time.Now()
+		}
+	}
+}
+
+// lost reports whether a lease was over at some time: this process was stopped, or the server away. The request may be somebody
+// else's since, even if it was renewed then.
+func (l *leases) lost(m jetstream.Msg) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one := l.held[m]
+	if one == nil {
+		return false
+	}
+	l.age(one)
+	return one.lost
+}
+
+func (l *leases) age(one *lease) {
+	if time.Since(one.renewed) > time.Duration(l.bus.config.AckWait) {
+		one.lost = true
 	}
 }
 

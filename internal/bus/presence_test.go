@@ -88,7 +88,7 @@ func TestPresenceAfterARestartOfTheServer(t *testing.T) {
 	t.Cleanup(s.Stop)
 	eventually(t, "it is there again", func() bool {
 		fleet, err := watcher.Fleet(t.Context())
-		return err == nil && len(fleet) == 1 && time.Since(watcher.read) < presenceCache
+		return err == nil && len(fleet) == 1 && fleet[0].Started.IsZero()
 	})
 }
 
@@ -99,7 +99,7 @@ func TestPresenceInACrowd(t *testing.T) {
 	if p.stretch(presenceEvery) != presenceEvery {
 		t.Error("a lonely instance takes its time")
 	}
-	p.known = make([]contracts.Presence, crowd+1)
+	p.many = true
 	if p.stretch(presenceEvery) != 10*presenceEvery || p.stretch(presenceTTL) != 10*presenceTTL {
 		t.Error("a crowded one does not")
 	}
@@ -110,11 +110,11 @@ func TestPresenceIsCached(t *testing.T) {
 	b := connect(t, startServer(t).URL())
 	p := b.Presence(nil)
 	names(t, p)
-	p.known = []contracts.Presence{{Name: "cached"}}
+	p.last.fleet = []contracts.Presence{{Name: "cached"}}
 	if !names(t, p)["cached"] {
 		t.Error("asked again at once")
 	}
-	p.read = time.Now().Add(-presenceCache)
+	p.last.read = time.Now().Add(-presenceCache)
 	if names(t, p)["cached"] {
 		t.Error("not asked again")
 	}

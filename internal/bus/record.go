@@ -91,30 +91,34 @@ func last(ctx context.Context, stream jetstream.Stream, subject string) (*jetstr
 	return msg, err
 }
 
-// Claim stores the started event of an attempt, if the last status of the run is still the one at after (0: none). That
-// is the claim: who stored it owns the attempt. It returns false where somebody else wrote to the status meanwhile.
-func (b *Bus) Claim(ctx context.Context, started contracts.Event, after uint64, trace string) (bool, error) {
-	subject := b.subjects.Status(started.ID)
-	msg := b.eventMessage(subject, started, trace)
+// Advance stores a status event of a run, if the last one is still that at after (0: none), and returns its place. A started
+// event stored so is the claim: who stored it owns the attempt. It returns 0 where somebody else wrote to the status
+// meanwhile. It tries until ctx ends.
+func (b *Bus) Advance(ctx context.Context, event contracts.Event, after uint64, trace string) (uint64, error) {
+	what := "store the " + event.Type + " event of the run"
+	msg := b.eventMessage(b.subjects.Status(event.ID), event, trace)
 	for {
-		_, err := b.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(after))
+		ack, err := b.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(after))
 		switch {
 		case err == nil:
-			return true, nil
+			return ack.Sequence, nil
 		case isWrongSequence(err):
 			// An answer can get lost: what is stored decides whether it was ours.
-			is, _, err := b.lastStatus(ctx, started.ID)
-			if err != nil {
-				return false, b.explain(fmt.Errorf("claim the run: %w", err))
+			is, seq, err := b.lastStatus(ctx, event.ID)
+			if err != nil { // not known yet whether it was
+				break
 			}
-			return is != nil && is.Type == contracts.TypeStarted && is.Attempt == started.Attempt && is.Executor == started.Executor && is.Time.Equal(started.Time), nil
+			if is != nil && is.Type == event.Type && is.Attempt == event.Attempt && is.Executor == event.Executor && is.Time.Equal(event.Time) {
+				return seq, nil
+			}
+			return 0, nil
 		case ctx.Err() != nil:
-			return false, fmt.Errorf("claim the run: %w", err)
+			return 0, fmt.Errorf("%s: %w", what, err)
 		case !transient(err):
-			return false, b.permanent("claim the run", err)
+			return 0, b.permanent(what, err)
 		}
 		if err := b.pause(ctx); err != nil {
-			return false, err
+			return 0, err
 		}
 	}
 }

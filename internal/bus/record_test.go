@@ -21,8 +21,8 @@ func TestRecord(t *testing.T) {
 	if r, err := b.Record(ctx, "a", true); err != nil || r != (contracts.Record{}) {
 		t.Fatalf("of a run that nobody knows: %+v, %v", r, err)
 	}
-	if ours, err := b.Claim(ctx, event(b, contracts.TypeStarted, "a", 1), 0, ""); !ours || err != nil {
-		t.Fatal(ours, err)
+	if seq, err := b.Advance(ctx, event(b, contracts.TypeStarted, "a", 1), 0, ""); seq == 0 || err != nil {
+		t.Fatal(seq, err)
 	}
 	if err := b.Cancel(ctx, "a"); err != nil {
 		t.Fatal(err)
@@ -55,11 +55,11 @@ func TestClaimIsForOne(t *testing.T) {
 				b := buses[i%3]
 				started := event(b, contracts.TypeStarted, id, 1)
 				started.Executor += "-" + itoa(i)
-				ours, err := b.Claim(t.Context(), started, 0, "")
+				seq, err := b.Advance(t.Context(), started, 0, "")
 				if err != nil {
 					t.Error(err)
 				}
-				if ours {
+				if seq > 0 {
 					won.Add(1)
 				}
 			})
@@ -74,13 +74,13 @@ func TestClaimIsForOne(t *testing.T) {
 func TestClaimAfterAnEarlierAttempt(t *testing.T) {
 	b := connect(t, startServer(t).URL())
 	ctx := t.Context()
-	b.Claim(ctx, event(b, contracts.TypeStarted, "a", 1), 0, "")
-	if ours, err := b.Claim(ctx, event(b, contracts.TypeStarted, "a", 2), 0, ""); ours || err != nil {
-		t.Errorf("a claim that knows nothing of the first: %v, %v", ours, err)
+	b.Advance(ctx, event(b, contracts.TypeStarted, "a", 1), 0, "")
+	if seq, err := b.Advance(ctx, event(b, contracts.TypeStarted, "a", 2), 0, ""); seq != 0 || err != nil {
+		t.Errorf("a claim that knows nothing of the first: %d, %v", seq, err)
 	}
 	r, _ := b.Record(ctx, "a", true)
-	if ours, err := b.Claim(ctx, event(b, contracts.TypeStarted, "a", 2), r.StatusSeq, ""); !ours || err != nil {
-		t.Errorf("a claim that does: %v, %v", ours, err)
+	if seq, err := b.Advance(ctx, event(b, contracts.TypeStarted, "a", 2), r.StatusSeq, ""); seq == 0 || err != nil {
+		t.Errorf("a claim that does: %d, %v", seq, err)
 	}
 }
 
@@ -89,8 +89,8 @@ func TestClaimWhoseAnswerWasLost(t *testing.T) {
 	b := connect(t, startServer(t).URL())
 	started := event(b, contracts.TypeStarted, "a", 1)
 	for range 2 {
-		if ours, err := b.Claim(t.Context(), started, 0, ""); !ours || err != nil {
-			t.Fatal(ours, err)
+		if seq, err := b.Advance(t.Context(), started, 0, ""); seq == 0 || err != nil {
+			t.Fatal(seq, err)
 		}
 	}
 }
@@ -102,8 +102,8 @@ func TestClaimWaitsForTheServer(t *testing.T) {
 	eventually(t, "the loss is noticed", func() bool { return !b.Connected() })
 	claimed := make(chan bool, 1)
 	go func() {
-		ours, err := b.Claim(context.Background(), event(b, contracts.TypeStarted, "a", 1), 0, "")
-		claimed <- ours && err == nil
+		seq, err := b.Advance(context.Background(), event(b, contracts.TypeStarted, "a", 1), 0, "")
+		claimed <- seq > 0 && err == nil
 	}()
 	s.start()
 	if !<-claimed {
@@ -115,7 +115,7 @@ func TestClaimWaitsForTheServer(t *testing.T) {
 	reason := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(reason)
-	if _, err := b.Claim(ctx, event(b, contracts.TypeStarted, "b", 1), 0, ""); err == nil {
+	if _, err := b.Advance(ctx, event(b, contracts.TypeStarted, "b", 1), 0, ""); err == nil {
 		t.Error("claimed without a server")
 	}
 }

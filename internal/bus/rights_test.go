@@ -83,14 +83,25 @@ func TestRights(t *testing.T) {
 		want               []string
 	}{
 		"everything": {nil, nil, nil},
-		"nocancel":   {[]string{"tools.cancel.*"}, []string{"tools.cancel.*"}, []string{"publish tools.cancel.*", "subscribe tools.cancel.*"}},
+		"nocancel":   {nil, []string{"tools.cancel.*"}, []string{"subscribe tools.cancel.*"}},
 		"noanswers": {[]string{"tools.reply.*.result", "tools.reply.*.output"}, nil,
 			[]string{"publish tools.reply.*.output", "publish tools.reply.*.result"}},
 		"nodoor": {nil, []string{"tools.run", "tools.stream", "$SRV.>"},
-			[]string{"subscribe $SRV.PING", "subscribe tools.run", "subscribe tools.stream"}},
-		"nobell": {nil, []string{"tools.bell.>"}, []string{"subscribe tools.bell.local", "subscribe tools.bell.local.*"}},
+			[]string{"subscribe $SRV.>", "subscribe tools.run", "subscribe tools.stream"}},
+		"nobell":   {nil, []string{"tools.bell.>"}, []string{"subscribe tools.bell.local", "subscribe tools.bell.local.*"}},
+		"noanswer": {[]string{"_INBOX.>", "tools.bell.local.low"}, nil, []string{"publish _INBOX.>", "publish tools.bell.>"}},
+		"notake": {[]string{"$JS.API.CONSUMER.MSG.NEXT.>", "$JS.ACK.>"}, nil,
+			[]string{"publish $JS.ACK.TOOLS_EXEC.>", "publish $JS.API.CONSUMER.MSG.NEXT.TOOLS_EXEC.*"}},
+		"noread": {[]string{"$JS.API.DIRECT.GET.>"}, nil, []string{"publish $JS.API.DIRECT.GET.TOOLS_CANCEL.tools.cancel.*",
+			"publish $JS.API.DIRECT.GET.TOOLS_EXEC", "publish $JS.API.DIRECT.GET.TOOLS_LIMITS.tools.limit.*.*", "publish $JS.API.DIRECT.GET.TOOLS_REPLY", "publish $JS.API.DIRECT.GET.TOOLS_REPLY.tools.reply.>",
+			"publish $JS.API.DIRECT.GET.TOOLS_RESULT.tools.reply.>"}},
+		"noinfo": {[]string{"$JS.API.INFO", "$JS.API.STREAM.INFO.KV_TOOLS_EXECUTORS", "$JS.API.CONSUMER.INFO.>"}, nil,
+			[]string{"publish $JS.API.CONSUMER.INFO.TOOLS_EXEC.*", "publish $JS.API.INFO", "publish $JS.API.STREAM.INFO.KV_TOOLS_EXECUTORS"}},
+		"nopresence": {[]string{"$JS.API.CONSUMER.*.KV_TOOLS_EXECUTORS.>", "$JS.API.STREAM.CREATE.>", "$JS.FC.>"}, nil,
+			[]string{"publish $JS.API.CONSUMER.CREATE.KV_TOOLS_EXECUTORS.>", "publish $JS.API.CONSUMER.DELETE.KV_TOOLS_EXECUTORS.*",
+				"publish $JS.API.STREAM.CREATE.KV_TOOLS_EXECUTORS", "publish $JS.FC.KV_TOOLS_CONTRACTS.>", "publish $JS.FC.KV_TOOLS_EXECUTORS.>"}},
 		"noqueue": {[]string{"tools.exec.>", "tools.dead.*", "$KV.TOOLS_EXECUTORS.>"}, nil,
-			[]string{"publish $KV.TOOLS_EXECUTORS.*", "publish tools.dead.local", "publish tools.exec.local"}},
+			[]string{"publish $KV.TOOLS_EXECUTORS.*", "publish tools.dead.local", "publish tools.exec.local", "publish tools.exec.local.high", "publish tools.exec.local.low"}},
 	}
 	var users []*server.User
 	for name, test := range tests {
@@ -113,11 +124,12 @@ func TestRights(t *testing.T) {
 	if err := admin.nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
+	publish(t, admin.nc, "tools.exec.local", `{"tool": "waits"}`) // and nobody takes it
 	before := lastSequences(t, admin.nc)
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			b := connectAs(t, url, name)
-			denied, err := b.Rights(t.Context(), engines)
+			denied, err := b.Rights(t.Context(), engines, "")
 			if err != nil || !slices.Equal(denied, test.want) {
 				t.Errorf("%q, %v\nwant %q", denied, err, test.want)
 			}
@@ -129,11 +141,20 @@ func TestRights(t *testing.T) {
 	if after := lastSequences(t, admin.nc); after != before {
 		t.Errorf("the streams were\n%s\nand are\n%s", before, after)
 	}
+	for _, engine := range engines {
+		consumer, err := admin.ensureConsumer(t.Context(), engine, contracts.PriorityNormal, look, &Declared{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := consumer.Info(t.Context()); err != nil || info.NumPending != 1 || info.NumAckPending != 0 || info.Delivered.Consumer != 0 {
+			t.Errorf("the queue: %+v, %v", info, err)
+		}
+	}
 	// What is published on its way to be refused passes those who listen to everything; nothing else may.
 	for {
 		select {
 		case subject := <-noticed:
-			if !strings.Contains(subject, "doctor") && subject != "tools.exec.local" && subject != "tools.dead.local" {
+			if !strings.Contains(subject, "doctor") && !strings.HasPrefix(subject, "tools.exec.local") && !strings.HasPrefix(subject, "tools.bell.local") && subject != "tools.dead.local" {
 				t.Errorf("somebody heard %s", subject)
 			}
 			continue
@@ -148,7 +169,7 @@ func TestRightsBeforeThereIsAnything(t *testing.T) {
 	url := startLimited(t)
 	b := connectAs(t, url, "admin")
 	before := lastSequences(t, b.nc)
-	denied, err := b.Rights(t.Context(), []string{contracts.EngineLocal})
+	denied, err := b.Rights(t.Context(), []string{contracts.EngineLocal}, "")
 	if err != nil || len(denied) > 0 {
 		t.Errorf("%q, %v", denied, err)
 	}

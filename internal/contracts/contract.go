@@ -111,6 +111,11 @@ func LoadFile(file string) ([]*Contract, error) {
 	if err != nil {
 		return nil, err
 	}
+	return ParseFile(file, text)
+}
+
+// ParseFile is LoadFile for a file that was read already.
+func ParseFile(file string, text []byte) ([]*Contract, error) {
 	list, err := ParseContracts(file, text)
 	if err != nil {
 		return nil, err

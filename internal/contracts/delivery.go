@@ -1,6 +1,7 @@
 package contracts
 
 import (
+	"context"
 	"errors"
 	"regexp"
 	"time"
@@ -16,7 +17,18 @@ type Delivery struct {
 	Delivered uint64 // how often it was taken, this time included; a lower bound
 	Header    Header
 	Data      []byte
+
+	// Yield gives the slot of this delivery back while wait runs, and takes one again where wait returns nil. Its context
+	// ends with ctx, with the cause ErrStopping when no more work is taken. ErrCrowded: too many wait already.
+	Yield func(ctx context.Context, wait func(context.Context) error) error
 }
+
+// Why a delivery does not wait, or no longer.
+var (
+	ErrCrowded  = errors.New("too many requests wait here already")
+	ErrBusy     = errors.New("all slots are taken")
+	ErrStopping = errors.New("this executor takes no more work")
+)
 
 // Header has the headers of a message. Names are compared as they are written.
 type Header map[string][]string
@@ -59,6 +71,7 @@ const (
 	Done    Outcome = iota // answered; the request leaves the queue
 	Again                  // to be taken again, by anybody, after the delay
 	Refused                // given up on; the request leaves the queue, and the server tells why (an advisory)
+	Left                   // somebody else has it: nothing is said, for what is said would be taken as said by him
 )
 
 // Record is what is stored about a run.

@@ -68,8 +68,15 @@ type Event struct {
 	Digest  string `json:"digest,omitempty"`   // of the request
 	ExecSeq uint64 `json:"exec_seq,omitempty"` // its place in its stream
 
+	// those of a request that was passed on to another engine: how often, and the engines that could not take it, in order
+	Hop   int       `json:"hop,omitempty"`
+	Tried []Tried   `json:"tried,omitempty"`
+	Since time.Time `json:"since,omitzero"` // when the request was stored in its first queue
+
+	// started, progress, retry: where the request is
+	Engine string `json:"engine,omitempty"`
+
 	// started
-	Engine   string  `json:"engine,omitempty"`
 	Tool     string  `json:"tool,omitempty"`
 	QueuedMS float64 `json:"queued_ms,omitempty"`
 
@@ -81,12 +88,14 @@ type Event struct {
 	// fallback
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
-	Hop  int    `json:"hop,omitempty"`
 
 	// fallback and retry
-	Code    Code    `json:"code,omitempty"`
-	Reason  string  `json:"reason,omitempty"`
-	DelayMS float64 `json:"delay_ms,omitempty"`
+	Code   Code   `json:"code,omitempty"`
+	Reason string `json:"reason,omitempty"`
+
+	// retry
+	DelayMS float64 `json:"delay_ms,omitempty"` // until it may be taken again
+	Tries   int     `json:"tries,omitempty"`    // how often no engine could take it, so far; kept in the events that follow
 
 	// finished
 	Status Status `json:"status,omitempty"`

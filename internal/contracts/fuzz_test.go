@@ -270,7 +270,7 @@ func FuzzDecodeFollow(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := DecodeFollow(written); err != nil || again != follow || !isID(follow.ID) || follow.Attempt < 0 {
+		if again, err := DecodeFollow(written); err != nil || again != follow || !IsID(follow.ID) || follow.Attempt < 0 {
 			t.Errorf("%+v, %+v, %v", follow, again, err)
 		}
 	})

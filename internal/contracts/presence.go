@@ -25,6 +25,19 @@ type EnginePresence struct {
 	Reason string `json:"reason,omitempty"` // why it is not ready
 }
 
+// Serving are the engines that instances are ready to serve, by engine the names of those instances.
+func Serving(fleet []Presence) map[string][]string {
+	serving := map[string][]string{}
+	for _, one := range fleet {
+		for engine, state := range one.Engines {
+			if state.Ready && !one.Drains {
+				serving[engine] = append(serving[engine], one.Name)
+			}
+		}
+	}
+	return serving
+}
+
 // Discovery is the answer of tools.discover.
 type Discovery struct {
 	Type      string      `json:"type"` // "discovery"
@@ -32,6 +45,22 @@ type Discovery struct {
 	Engines   []string    `json:"engines"` // that some instance serves now
 	Executors []Presence  `json:"executors"`
 	Tools     []*Contract `json:"tools"` // that the answering instance knows
+
+	// Sources says where the answering instance has its tools from, by name: SourceDirectory or SourceBucket. All versions of
+	// a name are from one.
+	Sources map[string]string `json:"sources,omitempty"`
+	// Refused are contracts that the answering instance found and does not take.
+	Refused []Refusal `json:"refused,omitempty"`
+}
+
+// Refusal is about a contract, or a file of them, that an instance found and does not take: it is wrong, or its name is
+// taken. Where it was right before, that one stays.
+type Refusal struct {
+	Name    string `json:"name,omitempty"` // of the tool; "": the file cannot be read that far
+	Version string `json:"version,omitempty"`
+	Source  string `json:"source"`
+	Where   string `json:"where"` // the file, or the key in the registry
+	Reason  string `json:"reason"`
 }
 
 // Follow is the question to tools.follow: replay the run, its output from chunk From of attempt Attempt on.
@@ -79,7 +108,7 @@ func DecodeFollow(text []byte) (Follow, error) {
 	if problems := Decode("", n, &f); len(problems) > 0 {
 		return f, Errorf(InvalidRequest, "%s", problems[0].inline())
 	}
-	if !isID(f.ID) {
+	if !IsID(f.ID) {
 		return f, Errorf(InvalidRequest, "id: %s is not an id of a run", quote(f.ID))
 	}
 	if f.Attempt < 0 {

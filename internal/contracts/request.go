@@ -53,8 +53,8 @@ const (
 
 var queueID = regexp.MustCompile(`^q[0-9]`)
 
-// isID reports whether s can be an id: of a request as of a run.
-func isID(s string) bool {
+// IsID reports whether s can be an id: of a request as of a run.
+func IsID(s string) bool {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 	return s != "" && len(s) <= 64 && strings.Trim(s, letters) == ""
 }
@@ -74,7 +74,7 @@ func TooLarge(size int, most int64) *Error {
 // CheckID returns what is wrong with an id that an agent chose, or nil.
 func CheckID(id string) error {
 	switch {
-	case !isID(id):
+	case !IsID(id):
 		return fmt.Errorf("%s is not an id: 1 to 64 of the characters A-Z a-z 0-9 _ and -", quote(id))
 	case queueID.MatchString(id):
 		return fmt.Errorf("%s begins with q and a digit, as ids do that executors make; choose another", quote(id))

@@ -25,6 +25,9 @@ const (
 	DefaultMaxBackoff = Duration(time.Minute)
 )
 
+// longestBackoff bounds every wait: what is stored about a run must not be forgotten in it.
+const longestBackoff = time.Hour
+
 // RetryOn are the ends after which a contract may ask for another start.
 var RetryOn = []Status{Failed, TimedOut, Lost, Unavailable}
 
@@ -75,6 +78,7 @@ func (r *Retry) Wait(attempt int) time.Duration {
 	if most == 0 {
 		most = max(first, time.Duration(DefaultMaxBackoff))
 	}
+	first, most = min(first, longestBackoff), min(most, longestBackoff)
 	wait := most
 	if doublings := max(attempt-1, 0); doublings < 30 && first < most>>doublings {
 		wait = first << doublings

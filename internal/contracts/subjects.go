@@ -73,6 +73,9 @@ func (s Subjects) Cancel(id string) string { return s.prefix + ".cancel." + id }
 // Dead is where requests of an engine go that were given up on.
 func (s Subjects) Dead(engine string) string { return s.prefix + ".dead." + engine }
 
+// Limit is where somebody has a place of a limit on runs.
+func (s Subjects) Limit(hash, place string) string { return s.prefix + ".limit." + hash + "." + place }
+
 // Run is the front door that replies once, with the result.
 func (s Subjects) Run() string { return s.prefix + ".run" }
 

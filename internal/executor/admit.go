@@ -2,6 +2,8 @@ package executor
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,7 +23,7 @@ func (r *run) admit() (*contracts.Settlement, error) {
 	}
 	answers := make(chan answer, 1)
 	go func() {
-		record, err := r.executor.bus.Record(r.ctx, r.id, r.delivery.Delivered > 1)
+		record, err := r.executor.bus.Record(r.ctx, r.id, r.delivery.Delivered > 1 || hopOf(r.delivery) > 0)
 		answers <- answer{record, err}
 	}()
 	denied := r.examine()
@@ -30,29 +32,74 @@ func (r *run) admit() (*contracts.Settlement, error) {
 		return nil, a.err
 	}
 	r.record = a.record
+	r.trust()
 
 	if s, err := r.settled(); s != nil || err != nil {
 		return s, err
 	}
-	if denied == nil && r.record.Cancelled {
-		denied = contracts.Errorf(contracts.CancelledCode, "somebody asked for the run to stop before it began")
+	if denied == nil || isElsewhere(denied) {
+		if over := r.over(time.Now()); over != nil {
+			denied = over
+		}
 	}
-	if denied == nil {
-		denied = r.expired(time.Now())
+	settlement := contracts.Settlement{}
+	switch {
+	case denied == nil:
+		return r.wait()
+	case isElsewhere(denied):
+		settlement = r.route(denied)
+	default:
+		settlement = r.refuse(denied)
 	}
-	if denied != nil {
-		s := r.refuse(denied)
-		return &s, nil
-	}
-	if r.attempt > r.executor.config.MaxAttempts {
-		s := r.refuse(contracts.Errorf(contracts.ExecutorLost, "executors were lost under it %d times, which is as often as it is tried (executor.max_attempts)", r.attempt-1))
-		return &s, nil
-	}
-	return nil, nil
+	return &settlement, nil
 }
 
-// settled looks at what is stored about the run: whether it has ended, or is somebody else's. Else it sets the attempt
-// to be started.
+// over reports why a run is not to be started whatever the engine: it was cancelled, its time has passed, or it was started
+// as often as it may.
+func (r *run) over(now time.Time) *contracts.Error {
+	if r.record.Cancelled {
+		return contracts.Errorf(contracts.CancelledCode, "somebody asked for the run to stop before it began")
+	}
+	if late := r.expired(now); late != nil {
+		return late
+	}
+	status := r.record.Status
+	if r.contract == nil || status == nil || status.Attempt == 0 {
+		return nil
+	}
+	if status.Type == contracts.TypeStarted {
+		if err := r.died("the executor " + status.Executor + " was lost under it"); err != nil {
+			return err
+		}
+	}
+	if most := r.contract.Attempts(r.executor.config.MaxAttempts); r.attempt > most {
+		return contracts.Errorf(contracts.ExecutorLost, "it was started %d times, which is as often as it is tried (%s), and no start came to an end", r.attempt-1, bound(r.contract))
+	}
+	return nil
+}
+
+// died is nil where a run whose executor died may be started again, else how it ends.
+func (r *run) died(how string) *contracts.Error {
+	switch {
+	case r.contract.Delivery == contracts.AtMostOnce:
+		r.unknown = true
+		return contracts.Errorf(contracts.ExecutorLost, "%s after the start; whether the tool ran to its end nobody knows, and its contract forbids to start it twice (delivery: at_most_once): look what it has done", how)
+	case !r.contract.Again(contracts.Lost):
+		return contracts.Errorf(contracts.ExecutorLost, "%s, and its contract does not ask for another start (retry.on)", how)
+	}
+	return nil
+}
+
+// bound names what bounds the attempts.
+func bound(c *contracts.Contract) string {
+	if c.Retry != nil {
+		return "retry.max_attempts of its contract"
+	}
+	return "executor.max_attempts"
+}
+
+// settled looks at what is stored about the run: whether it has ended, is somebody else's, or has to wait. Else it sets the
+// attempt to be started.
 func (r *run) settled() (*contracts.Settlement, error) {
 	if result := r.record.Result; result != nil {
 		s := r.answered(result)
@@ -63,25 +110,126 @@ func (r *run) settled() (*contracts.Settlement, error) {
 		r.attempt = 1
 		return nil, nil
 	}
-	if status.ExecSeq != r.delivery.Seq && status.Attempt > 0 {
-		// Another message with this id has claimed it.
+	switch {
+	case status.ExecSeq == r.delivery.Seq && status.Type == contracts.TypeFallback && status.Hop > r.hop:
+		s := r.passOn(status)
+		return &s, nil
+	case r.owns(status):
+		r.hop, r.tried, r.tries, r.stored = status.Hop, status.Tried, status.Tries, status.Since
+		if left := pause(status, time.Now()); left > 0 && !r.record.Cancelled {
+			return &contracts.Settlement{Outcome: contracts.Again, Delay: left, Reason: status.Reason}, nil
+		}
+	default:
+		// Another message with this id is being handled, or was passed on.
 		if status.Digest != "" && status.Digest != r.digest {
 			s := r.conflict()
 			return &s, nil
 		}
-		// While that one is in the queue, its run goes on or will.
+		// While that one is in the queue, its run goes on or will. One that was passed on is in another queue, and leaves that
+		// with a result, or another event.
 		queued, err := r.executor.bus.Queued(r.ctx, status.ExecSeq)
 		if err != nil {
 			return nil, err
 		}
-		if queued {
+		if queued || status.Type == contracts.TypeFallback {
 			s := r.again("another request with this id is being run")
 			return &s, nil
 		}
 		r.log.Warn().Uint64("other", status.ExecSeq).Msg("the request that claimed this run has left the queue without a result; taking over")
+		r.inherited = true
+		r.hop, r.tried, r.tries, r.stored = status.Hop, status.Tried, status.Tries, status.Since
 	}
 	r.attempt = status.Attempt + 1
 	return nil, nil
+}
+
+// pause is what is left of the wait before another start. Clocks differ: it is never longer than it was to be.
+func pause(status *contracts.Event, now time.Time) time.Duration {
+	if status.Type != contracts.TypeRetry {
+		return 0
+	}
+	delay := time.Duration(status.DelayMS * float64(time.Millisecond))
+	if left := min(status.Time.Add(delay).Sub(now), delay); left > time.Millisecond {
+		return left
+	}
+	return 0
+}
+
+// wait takes a place of the contract's limit. While it waits for one it has no slot.
+func (r *run) wait() (*contracts.Settlement, error) {
+	c := r.contract
+	if c.Concurrency == 0 {
+		return nil, nil
+	}
+	key := ""
+	if c.ConcurrencyKey != "" {
+		text, err := contracts.Expand([]string{c.ConcurrencyKey}, r.args, r.request.Context)
+		if err != nil {
+			s := r.refuse(contracts.AsError(err))
+			return &s, nil
+		}
+		key = strings.Join(text, "")
+	}
+	limit := r.executor.bus.Limit(c.Name, key, c.Concurrency)
+	free, err := limit.Try(r.ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r.free = free; free != nil {
+		return nil, nil
+	}
+	ctx, cancel := r.untilExpired()
+	defer cancel()
+	err = r.delivery.Yield(ctx, func(ctx context.Context) (err error) {
+		r.free, err = limit.Wait(ctx)
+		return err
+	})
+	switch {
+	case err == nil:
+		return nil, nil
+	case errors.Is(err, contracts.ErrCrowded):
+		return &contracts.Settlement{Outcome: contracts.Again, Delay: crowdedDelay(r.delivery), Reason: err.Error()}, nil
+	case errors.Is(err, contracts.ErrBusy):
+		s := r.again(err.Error())
+		return &s, nil
+	case errors.Is(err, contracts.ErrStopping):
+		return &contracts.Settlement{Outcome: contracts.Again, Reason: err.Error()}, nil
+	}
+	if late := r.expired(time.Now()); late != nil {
+		s := r.refuse(late)
+		return &s, nil
+	}
+	s := r.notStarted(err)
+	return &s, nil
+}
+
+// untilExpired is the context of a run that waits: it ends when there is no point in it any more.
+func (r *run) untilExpired() (context.Context, func()) {
+	ctx, cancel := r.ctx, func() {}
+	if deadline := r.request.Deadline; !deadline.IsZero() {
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+	}
+	if wait := time.Duration(r.request.QueueTimeout); wait > 0 && r.attempt == 1 {
+		before := cancel
+		timed, cancelTimed := context.WithDeadline(ctx, r.since().Add(wait).Add(time.Millisecond))
+		ctx, cancel = timed, func() { cancelTimed(); before() }
+	}
+	return ctx, cancel
+}
+
+// since is when the request was stored, in its first queue.
+func (r *run) since() time.Time {
+	if !r.stored.IsZero() {
+		return r.stored
+	}
+	return r.delivery.Stored
+}
+
+// giveBack gives the place of a limit back.
+func (r *run) giveBack() {
+	if r.free != nil {
+		r.free()
+	}
 }
 
 // answered deals with a run that has its result: the same request is answered with it, another one is told so.
@@ -114,7 +262,7 @@ func (r *run) expired(now time.Time) *contracts.Error {
 		}
 		return contracts.Errorf(contracts.ExpiredCode, "the deadline %s passed before it could be started", request.Deadline.Format(time.RFC3339))
 	}
-	if wait := time.Duration(request.QueueTimeout); wait > 0 && !begun && now.Sub(r.delivery.Stored) > wait {
+	if wait := time.Duration(request.QueueTimeout); wait > 0 && !begun && now.Sub(r.since()) > wait {
 		return contracts.Errorf(contracts.ExpiredCode, "it waited in the queue for longer than its queue_timeout of %s", wait)
 	}
 	return nil
@@ -123,14 +271,24 @@ func (r *run) expired(now time.Time) *contracts.Error {
 // examine looks at what does not change with the state of the run: the contract, policy, and arguments.
 func (r *run) examine() *contracts.Error {
 	contract, spec, args, err := r.executor.examine(r.request, r.delivery.Engine)
-	if err != nil {
-		return contracts.AsError(err)
-	}
 	r.contract, r.spec, r.args = contract, spec, args
+	if err == nil {
+		err = r.executor.Healthy(r.delivery.Engine)
+	}
+	if err != nil {
+		denied := contracts.AsError(err)
+		if _, ours := r.executor.engines[r.delivery.Engine]; !ours && (denied.Code == contracts.UnknownTool || denied.Code == contracts.PolicyDenied) {
+			// Those who serve the engine may know the tool, or allow it.
+			denied = contracts.Errorf(contracts.EngineUnavailable, "no executor serves the engine %s, and this one cannot pass the request on: %s", r.delivery.Engine, denied.Message)
+		}
+		return denied
+	}
 	r.timeout = r.executor.timeoutOf(r.request, spec.Common())
 	return nil
 }
 
+// examine finds the contract of a request, completes its args, and looks whether an engine can take it here. With an error the
+// contract is there all the same, if it is known.
 func (e *Executor) examine(request *contracts.Request, engine string) (*contracts.Contract, contracts.Spec, map[string]any, error) {
 	contract := request.Contract
 	if contract == nil {
@@ -139,23 +297,23 @@ func (e *Executor) examine(request *contracts.Request, engine string) (*contract
 			return nil, nil, nil, err
 		}
 	} else if !e.config.Policy.InlineContracts {
-		return nil, nil, nil, contracts.Errorf(contracts.PolicyDenied,
+		return contract, nil, nil, contracts.Errorf(contracts.PolicyDenied,
 			"a contract that comes with its request is not allowed on this executor; name a tool that it knows, or have its operator allow it by policy.inline_contracts")
 	}
 	args, err := contract.Parameters.Complete(request.Args)
 	if err != nil {
-		return nil, nil, nil, err
+		return contract, nil, nil, err
 	}
 	spec := contract.SpecFor(engine)
 	if spec == nil {
-		return nil, nil, nil, contracts.Errorf(contracts.Unsupported, "the tool %s runs on the engine %s and has no engine_spec for %s", contract.Name, contract.Engine, engine)
+		return contract, nil, nil, contracts.Errorf(contracts.Unsupported, "the tool %s runs on the engine %s and has no engine_spec for %s", contract.Name, contract.Engine, engine)
 	}
 	if err := e.config.Policy.CheckContract(contract, spec, request.Contract != nil); err != nil {
-		return nil, nil, nil, err
+		return contract, nil, nil, err
 	}
 	one, served := e.engines[engine]
 	if !served {
-		return nil, nil, nil, contracts.Errorf(contracts.EngineUnavailable, "this executor does not serve the engine %s", engine)
+		return contract, nil, nil, contracts.Errorf(contracts.EngineUnavailable, "this executor does not serve the engine %s", engine)
 	}
 	return contract, spec, args, one.Check(contract)
 }
@@ -176,8 +334,9 @@ func (e *Executor) timeoutOf(request *contracts.Request, spec *contracts.CommonS
 }
 
 // Admit checks a request for the front door, before it is stored, and says which engine's queue is its: that of the engine
-// which the asker named, or of the contract's where that is "". An error is a *contracts.Error.
-func (e *Executor) Admit(request *contracts.Request, named string) (string, error) {
+// which the asker named, or of the contract's where that is "". Where that engine is not served, or cannot take the contract,
+// but another can, the request is stored all the same, and passed on by whoever takes it. An error is a *contracts.Error.
+func (e *Executor) Admit(ctx context.Context, request *contracts.Request, named string) (string, error) {
 	if named != "" && !slices.Contains(contracts.Engines, named) {
 		near := ""
 		if n := contracts.Closest(named, contracts.Engines); n != "" {
@@ -193,13 +352,37 @@ func (e *Executor) Admit(request *contracts.Request, named string) (string, erro
 		}
 	}
 	engine := cmp.Or(named, contract.Engine)
-	if _, here := e.engines[engine]; here {
-		_, _, _, err := e.examine(request, engine)
-		return engine, err
+	serves, known := e.serving(ctx)
+	err := e.admits(request, contract, engine, serves, known)
+	if why := (*contracts.Error)(nil); errors.As(err, &why) && isElsewhere(why) {
+		for _, other := range e.candidates(contract, request) {
+			if other != engine && e.admits(request, contract, other, serves, known) == nil {
+				return engine, nil
+			}
+		}
 	}
-	// Another executor will look at the rest.
-	_, err := contract.Parameters.Complete(request.Args)
 	return engine, err
+}
+
+// Unserved reports whether nobody serves an engine, as far as that can be told.
+func (e *Executor) Unserved(engine string) bool {
+	serves, known := e.serving(context.Background())
+	return known && !serves(engine)
+}
+
+// admits reports whether a request could run on an engine, as far as this instance can tell.
+func (e *Executor) admits(request *contracts.Request, contract *contracts.Contract, engine string, serves func(engine string) bool, known bool) error {
+	if _, here := e.engines[engine]; here {
+		if _, _, _, err := e.examine(request, engine); err != nil {
+			return err
+		}
+	} else if _, err := contract.Parameters.Complete(request.Args); err != nil {
+		return err // another executor will look at the rest
+	}
+	if known && !serves(engine) {
+		return contracts.Errorf(contracts.EngineUnavailable, "no executor serves the engine %s; %s", engine, served(serves))
+	}
+	return nil
 }
 
 // Tools lists the contracts that requests may name.

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
@@ -38,10 +39,19 @@ const (
 	silence = 5 * time.Second
 	// reportGrace is how long results may take to be stored after the drain time is over.
 	reportGrace = 10 * time.Second
+	// crowdedFirst and crowdedMost bound the wait of a request that finds too many others waiting for the same limit.
+	crowdedFirst = 5 * time.Second
+	crowdedMost  = 30 * time.Second
 	// againFirst and againMost bound the wait before a delivery is looked at again whose run is somebody else's.
 	againFirst = 100 * time.Millisecond
 	againMost  = 5 * time.Second
 )
+
+// crowdedDelay is the wait of a request that found too many others waiting, varied so that they do not come back together.
+func crowdedDelay(d contracts.Delivery) time.Duration {
+	delay := min(crowdedMost, crowdedFirst<<min(d.Delivered-1, 10))
+	return delay/2 + rand.N(delay)
+}
 
 // againDelay is the wait before the next look, longer each time.
 func againDelay(d contracts.Delivery) time.Duration {

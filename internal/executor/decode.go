@@ -1,6 +1,8 @@
 package executor
 
 import (
+	"context"
+
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
@@ -17,7 +19,7 @@ func (r *run) decode() error {
 	if r.id = request.ID; r.id == "" && (err == nil || !hasID(d.Data)) {
 		r.id = contracts.QueueID(d.Created, d.Seq)
 	}
-	r.log = r.executor.log.With().Str("id", r.id).Str("tool", toolOf(request)).Str("engine", d.Engine).Logger()
+	r.logAs(r.id)
 
 	to := d.Header.Get(contracts.HeaderReplyTo)
 	if to == "" {
@@ -34,6 +36,32 @@ func (r *run) decode() error {
 		return err
 	}
 	r.digest = request.Digest()
+	return nil
+}
+
+func (r *run) logAs(id string) {
+	r.log = r.executor.log.With().Str("id", id).Str("tool", toolOf(r.request)).Str("engine", r.delivery.Engine).Logger()
+}
+
+// identify gives a request that came without an id, and was passed on, the id that it had in its first queue. The header that
+// says so counts if that run was passed on to here and asks for the same.
+func (r *run) identify(ctx context.Context) error {
+	id := r.delivery.Header.Get(contracts.HeaderID)
+	if r.request.ID != "" || hopOf(r.delivery) == 0 || id == r.id || !contracts.IsID(id) {
+		return nil
+	}
+	own := r.id
+	record, err := r.executor.bus.Record(ctx, id, true)
+	if err != nil {
+		return err
+	}
+	r.id, r.record = id, record
+	if r.trust(); r.hop == 0 {
+		r.id = own
+	} else {
+		r.logAs(id)
+	}
+	r.record = contracts.Record{}
 	return nil
 }
 

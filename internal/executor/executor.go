@@ -22,6 +22,7 @@ type Executor struct {
 	registry *Registry
 	ownInbox string
 	log      zerolog.Logger
+	health   *health
 
 	mu   sync.Mutex
 	runs map[string]*run // under way here, by id
@@ -29,7 +30,7 @@ type Executor struct {
 
 // New makes an executor of engines by name. ownInbox is the subject below which executors get their own answers.
 func New(config Config, bus Bus, engines map[string]engines.Engine, registry *Registry, ownInbox string, log zerolog.Logger) *Executor {
-	return &Executor{config: config, bus: bus, engines: engines, registry: registry, ownInbox: ownInbox, log: log, runs: map[string]*run{}}
+	return &Executor{config: config, bus: bus, engines: engines, registry: registry, ownInbox: ownInbox, log: log, health: newHealth(engines), runs: map[string]*run{}}
 }
 
 // run is one delivery on its way.
@@ -53,11 +54,20 @@ type run struct {
 	record   contracts.Record
 	attempt  int // the one to be started: claims before it, and one
 
+	// route
+	hop    int               // how often it was passed on to another engine
+	tried  []contracts.Tried // engines that could not take it
+	tries  int               // how often none could
+	stored time.Time         // when the request was stored in its first queue; zero: this is it
+	free   func()            // gives its place of a limit back; nil: it has none
+
+	inherited bool // another message had the run, and left the queue without a result
+	unknown   bool // nobody knows whether the tool ran, and it must not run twice
+
 	// run
 	ctx     context.Context // ends when the tool has to stop; its cause is a *stop
 	cancel  context.CancelCauseFunc
 	store   context.Context // ends when nothing can be stored any more
-	prelude Journal         // of what is told before the claim; nil: nothing was
 	journal Journal         // of the attempt; nil: not claimed
 	output  *output
 	started time.Time // of the tool; zero: not yet
@@ -100,12 +110,20 @@ func (e *Executor) Handle(ctx context.Context, d contracts.Delivery) (settlement
 	if err := r.decode(); err != nil {
 		return r.refuse(contracts.AsError(err))
 	}
-	if other := e.enter(r); other != nil && other.digest != r.digest {
+	if err := r.identify(r.ctx); err != nil {
+		return r.interrupted(err)
+	}
+	switch other := e.enter(r); {
+	case other == nil:
+	case other.digest != r.digest:
 		return r.conflict()
-	} else if other != nil {
+	case other.delivery.Seq == d.Seq: // the server took us for dead; what it hears from that run holds for this delivery as well
+		return contracts.Settlement{Outcome: contracts.Left}
+	default:
 		return r.again("the same run is under way here")
 	}
 	defer e.leave(r)
+	defer r.giveBack()
 	verdict, err := r.admit()
 	if err != nil {
 		return r.interrupted(err)
@@ -128,10 +146,13 @@ func (e *Executor) enter(r *run) *run {
 	return nil
 }
 
+// leave forgets a run. It may be called again.
 func (e *Executor) leave(r *run) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.runs, r.id)
+	if e.runs[r.id] == r {
+		delete(e.runs, r.id)
+	}
 }
 
 func (e *Executor) underWay() []*run {
@@ -152,6 +173,29 @@ func (e *Executor) Cancel(id string) {
 	if r != nil {
 		r.cancel(&stop{contracts.Cancelled, contracts.Errorf(contracts.CancelledCode, "somebody asked for the run to stop")})
 	}
+}
+
+// EndWaiting ends the run with that id if it waits for another start: nobody has it then who could hear that it was
+// cancelled. A request that has not been taken yet is ended by whoever takes it.
+func (e *Executor) EndWaiting(ctx context.Context, id string) {
+	record, err := e.bus.Record(ctx, id, true)
+	if status := record.Status; err != nil || record.Result != nil || status == nil || status.Type != contracts.TypeRetry || pause(status, time.Now()) == 0 {
+		return
+	}
+	d, err := e.bus.Request(ctx, record.Status.ExecSeq)
+	if err != nil || d == nil {
+		return
+	}
+	r := &run{executor: e, delivery: *d, fetched: time.Now(), log: e.log, request: &contracts.Request{}, record: record, ctx: ctx, store: ctx}
+	if r.decode() != nil || r.digest != record.Status.Digest {
+		return
+	}
+	r.id = id // of a request that came without one, and was passed on
+	if contract, _, _, err := e.examine(r.request, d.Engine); err == nil {
+		r.contract = contract
+	}
+	r.attempt, r.hop = record.Status.Attempt+1, record.Status.Hop
+	r.refuse(contracts.Errorf(contracts.CancelledCode, "somebody asked for the run to stop while it waited for another start"))
 }
 
 // LookForCancels asks for every run under way whether it is to be stopped: an ask can be missed while the bus is away.

@@ -26,14 +26,25 @@ type rig struct {
 	logs   *logs
 	t      *testing.T
 	url    string
-	nc     *nats.Conn // an agent's
-	engine *enginetest.Fake
+	nc     *nats.Conn       // an agent's
+	engine *enginetest.Fake // local, or the first of those it was joined with
+	fakes  map[string]*enginetest.Fake
 	core   *Executor
 	bus    *bus.Bus
+	care   *bus.Unserved
 	stop   func(cause error) // ends it: with a cause, what runs is stopped
 }
 
-type rigBus struct{ *bus.Bus }
+type rigBus struct {
+	*bus.Bus
+	presence *bus.Presence
+}
+
+func (b rigBus) Serving(ctx context.Context) (map[string][]string, bool) {
+	return b.presence.Serving(ctx)
+}
+
+func (b rigBus) Limit(tool, key string, n int) Limit { return b.Bus.Limit(tool, key, n) }
 
 func (b rigBus) Journal(ctx context.Context, id string, attempt int, copies contracts.Copies, freed func()) Journal {
 	return b.Bus.Journal(ctx, id, attempt, copies, freed)
@@ -75,11 +86,23 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 
 func joinRig(t *testing.T, url string, change ...func(*Config)) *rig {
 	t.Helper()
+	return joinRigOf(t, url, []string{contracts.EngineLocal}, change...)
+}
+
+// joinRigOf starts one with these engines.
+func joinRigOf(t *testing.T, url string, names []string, change ...func(*Config)) *rig {
+	t.Helper()
 	c := testConfig()
 	for _, f := range change {
 		f(&c)
 	}
-	r := &rig{t: t, url: url, engine: enginetest.NewFake(contracts.EngineLocal)}
+	r := &rig{t: t, url: url, fakes: map[string]*enginetest.Fake{}}
+	all := map[string]engines.Engine{}
+	for _, name := range names {
+		r.fakes[name] = enginetest.NewFake(name)
+		all[name] = r.fakes[name]
+	}
+	r.engine = r.fakes[names[0]]
 	var err error
 	if r.nc, err = nats.Connect(url); err != nil {
 		t.Fatal(err)
@@ -98,23 +121,48 @@ func joinRig(t *testing.T, url string, change ...func(*Config)) *rig {
 	if r.bus, err = bus.Connect(t.Context(), conf, c.Name, log); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.bus.Declare(t.Context(), []string{contracts.EngineLocal}); err != nil {
+	if err := r.bus.Declare(t.Context(), names); err != nil {
 		t.Fatal(err)
 	}
 	registry := NewRegistry()
 	for _, tool := range toolsOfRig(t) {
 		registry.tools[tool.Name] = append(registry.tools[tool.Name], tool)
 	}
-	r.core = New(c, rigBus{r.bus}, map[string]engines.Engine{contracts.EngineLocal: r.engine}, registry, conf.InboxPrefix, log)
+	presence := r.bus.Presence(func() contracts.Presence {
+		p := contracts.Presence{Name: c.Name, Engines: map[string]contracts.EnginePresence{}}
+		for name := range all {
+			p.Engines[name] = contracts.EnginePresence{Ready: r.core.Healthy(name) == nil}
+		}
+		return p
+	})
+	r.core = New(c, rigBus{r.bus, presence}, all, registry, conf.InboxPrefix, log)
+	r.core.Check(t.Context())
 	if err := r.bus.OnCancel(r.core.Cancel); err != nil {
 		t.Fatal(err)
 	}
+	var intake []bus.EngineIntake
+	for _, name := range names {
+		intake = append(intake, bus.EngineIntake{Engine: name, Open: func() bool { return r.core.Healthy(name) == nil }})
+	}
 	take, stopTaking := context.WithCancel(context.Background())
 	work, stopWork := context.WithCancelCause(context.Background())
-	kept := make(chan struct{})
-	go func() { defer close(kept); r.core.Keep(take) }()
+	if err := r.bus.OnCancelOnce(func(id string) { r.core.EndWaiting(context.Background(), id) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := presence.Tell(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.care = r.bus.Unserved(presence, r.core.Handle)
+	r.care.Grace = 600 * time.Millisecond
+	var parts sync.WaitGroup
+	parts.Go(func() { r.core.Keep(take) })
+	parts.Go(func() { presence.Announce(take) })
+	parts.Go(func() { r.core.WatchHealth(take, func(string, error) { presence.Changed() }) })
+	parts.Go(func() { r.care.Care(take, work) })
 	ended := make(chan error, 1)
-	go func() { ended <- r.bus.Consume(take, work, r.core.Engines(), bus.NewSlots(4), r.core.Handle) }()
+	go func() {
+		ended <- r.bus.Consume(take, work, bus.Intake{Engines: intake, Slots: bus.NewSlots(4), Handle: r.core.Handle})
+	}()
 	stopped := false
 	r.stop = func(cause error) {
 		if stopped {
@@ -129,7 +177,7 @@ func joinRig(t *testing.T, url string, change ...func(*Config)) *rig {
 			t.Error(err)
 		}
 		stopWork(nil)
-		<-kept
+		parts.Wait()
 	}
 	t.Cleanup(func() { r.stop(Draining); r.bus.Close() })
 	return r
@@ -154,6 +202,32 @@ tools:
   - name: container
     engine: docker
     engine_spec: {image: busybox, command: ["true"]}
+  - name: moves
+    engine: docker
+    engine_spec: {image: busybox, command: [tool, "{{args.a}}", "out:docker"]}
+    fallback: [{engine: local, engine_spec: {command: [tool, "{{args.b}}", "out:local"]}}]
+    parameters: [{name: a, default: "out:"}, {name: b, default: "out:"}]
+  - name: again
+    engine: local
+    engine_spec: {command: [tool, "{{args.a}}", "{{args.b}}"], timeout: 0.5}
+    parameters: [{name: a}, {name: b}]
+    retry: {max_attempts: 3, backoff: 0.1, on: [failed, timed_out, lost, unavailable]}
+  - name: slowly
+    engine: local
+    engine_spec: {command: [tool, "{{args.a}}"]}
+    parameters: [{name: a}]
+    retry: {max_attempts: 3, backoff: 60}
+  - name: once
+    engine: local
+    engine_spec: {command: [tool, "{{args.a}}"]}
+    parameters: [{name: a}]
+    delivery: at_most_once
+  - name: few
+    engine: local
+    engine_spec: {command: [tool, "{{args.a}}", "{{args.b}}"]}
+    parameters: [{name: a}, {name: b}, {name: k}]
+    concurrency: 1
+    concurrency_key: "{{args.k}}"
   - name: stops
     engine: local
     engine_spec: {command: [tool, "flood:4000000"]}
@@ -280,6 +354,22 @@ func (r *rig) expectStatus(id, want string) {
 // queueEmpty waits until no request is left.
 func (r *rig) queueEmpty() {
 	r.t.Helper()
+	r.awaitQueued(0)
+}
+
+// await waits until something is so.
+func (r *rig) await(what string, is func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// awaitQueued waits until that many requests are in the queues, those that are handled included.
+func (r *rig) awaitQueued(n int) {
+	r.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		m, err := r.nc.Request("$JS.API.STREAM.INFO.TOOLS_EXEC", nil, 5*time.Second)
 		if err != nil {
@@ -289,11 +379,11 @@ func (r *rig) queueEmpty() {
 		if err := json.Unmarshal(m.Data, &info); err != nil {
 			r.t.Fatal(err)
 		}
-		if info.State.Messages == 0 {
+		if info.State.Messages == n {
 			return
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%d requests are left in the queue", info.State.Messages)
+			r.t.Fatalf("%d requests are in the queue, want %d", info.State.Messages, n)
 		}
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
-// Bus is what the core needs of a message bus. Its methods try again by themselves while the bus is away, until their
-// context ends.
+// Bus is what the core needs of a message bus. What stores tries again by itself while the bus is away, until its context
+// ends; what reads fails.
 type Bus interface {
 	// Record reads what is stored about a run; its status only if asked for.
 	Record(ctx context.Context, id string, status bool) (contracts.Record, error)
@@ -16,8 +16,19 @@ type Bus interface {
 	Queued(ctx context.Context, seq uint64) (bool, error)
 	// Cancelled reports whether somebody asked for the end of a run.
 	Cancelled(ctx context.Context, id string) (bool, error)
-	// Claim stores the started event if the run's last status is still the one at after. It returns false where it is not.
-	Claim(ctx context.Context, started contracts.Event, after uint64, trace string) (bool, error)
+	// Advance stores a status event if the run's last one is still that at after, and returns its place. It returns 0 where
+	// it is not. A started event is the claim of an attempt.
+	Advance(ctx context.Context, event contracts.Event, after uint64, trace string) (uint64, error)
+	// Republish stores a request in the queue of the engine that its fallback event names. An error that is a
+	// *contracts.Error means that this queue takes no more.
+	Republish(ctx context.Context, d contracts.Delivery, id string, event contracts.Event) error
+	// Request reads a request from its place in the queue; nil where it has left.
+	Request(ctx context.Context, seq uint64) (*contracts.Delivery, error)
+	// Serving is who is ready to serve which engine, by engine the names of instances; not to be changed. It is false where
+	// that cannot be told now.
+	Serving(ctx context.Context) (map[string][]string, bool)
+	// Limit is the bound of n on runs with a tool and key.
+	Limit(tool, key string, n int) Limit
 	// Journal opens the journal of an attempt. Until ctx ends it publishes what it is given, again if need be; freed is
 	// called whenever it has room again.
 	Journal(ctx context.Context, id string, attempt int, copies contracts.Copies, freed func()) Journal
@@ -29,6 +40,14 @@ type Bus interface {
 	CopyResult(to contracts.Copies, result *contracts.Result)
 	// Bury stores a dead letter.
 	Bury(ctx context.Context, letter contracts.DeadLetter, d contracts.Delivery) error
+}
+
+// Limit bounds how many runs there are at a time in the fleet.
+type Limit interface {
+	// Try takes a place if one is free now, and returns what gives it back; nil where none is.
+	Try(ctx context.Context) (free func(), err error)
+	// Wait waits for one until ctx ends.
+	Wait(ctx context.Context) (free func(), err error)
 }
 
 // Journal publishes the events and output of one attempt, in order.

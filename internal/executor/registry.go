@@ -4,99 +4,197 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"unicode"
 
+	"github.com/rs/zerolog"
+
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
-// Registry holds the contracts that requests may name.
+// Registry holds the contracts that requests may name. They are from directories of this instance, and from the registry
+// that the fleet shares, a bucket. A name that a directory has is that directory's, with all its versions: nobody who
+// writes to the bucket can put his own under it, not even as a newer version.
 type Registry struct {
-	mu    sync.RWMutex
-	tools map[string][]*contracts.Contract // by name; the newest version first
+	reading     sync.Mutex // held while directories are read
+	directories []*directory
+
+	mu      sync.RWMutex
+	onMiss  func()
+	tools   map[string][]*contracts.Contract // by name; the newest version first
+	sources map[string]string                // of tools
+	refused []contracts.Refusal
+	loaded  []loaded               // what the directories have
+	stored  map[string]*registered // what the bucket has, by key
 }
 
 // NewRegistry makes an empty one.
-func NewRegistry() *Registry { return &Registry{tools: map[string][]*contracts.Contract{}} }
+func NewRegistry() *Registry {
+	return &Registry{tools: map[string][]*contracts.Contract{}, sources: map[string]string{}, stored: map[string]*registered{}}
+}
 
-// Load reads the contracts below directories and replaces what the registry held. Which files count as contracts is said
-// by ContractFiles. The error joins all that is wrong; the contracts that are right are there all the same.
+// Load reads the contracts below directories and replaces what the registry held of directories. Which files count as
+// contracts is said by ContractFiles. The error joins all that is wrong; the contracts that are right are there all the
+// same. Watch then sees what changes.
 func (r *Registry) Load(dirs []string) error {
-	tools := map[string][]*contracts.Contract{}
-	var wrong []error
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	r.directories = nil
 	for _, dir := range dirs {
-		files, err := ContractFiles(dir)
-		if err != nil {
-			wrong = append(wrong, err)
-		}
-		for _, file := range files {
-			list, err := contracts.LoadFile(file)
-			if err != nil {
-				wrong = append(wrong, err)
-			}
-			for _, c := range list {
-				if i := slices.IndexFunc(tools[c.Name], func(o *contracts.Contract) bool { return o.Version == c.Version }); i >= 0 {
-					wrong = append(wrong, fmt.Errorf("%s:%d: the tool %q is already defined in %s:%d; give it another name or version",
-						c.File, c.Line, c.Name, tools[c.Name][i].File, tools[c.Name][i].Line))
-					continue
-				}
-				tools[c.Name] = append(tools[c.Name], c)
-			}
+		r.directories = append(r.directories, &directory{path: dir})
+	}
+	r.scan()
+	refused := r.merge(zerolog.Nop())
+	var wrong []error
+	for _, one := range refused {
+		if one.Source == contracts.SourceDirectory {
+			wrong = append(wrong, errors.New(one.Reason))
 		}
 	}
-	for _, versions := range tools {
-		slices.SortFunc(versions, func(a, b *contracts.Contract) int { return compareVersions(b.Version, a.Version) })
-	}
-	r.mu.Lock()
-	r.tools = tools
-	r.mu.Unlock()
 	return errors.Join(wrong...)
 }
 
-// ContractFiles lists the files of a directory that hold contracts: every .yaml, .yml and .json file in the directory
-// itself, and below it those named contract.yaml or ending in .contract.yaml (.yml, .json alike), because the folder of
-// a tool has other files as well.
-func ContractFiles(dir string) ([]string, error) {
-	var files []string
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			if path != dir && strings.HasPrefix(entry.Name(), ".") {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		ext := filepath.Ext(path)
-		if ext != ".yaml" && ext != ".yml" && ext != ".json" {
-			return nil
-		}
-		if stem := strings.TrimSuffix(entry.Name(), ext); filepath.Dir(path) == filepath.Clean(dir) || stem == "contract" || strings.HasSuffix(stem, ".contract") {
-			files = append(files, path)
-		}
-		return nil
-	})
-	if err != nil {
-		return files, fmt.Errorf("read the contracts in %s: %w", dir, err)
+// merge makes of what directories and bucket have what requests find. It logs what is other than before: a refusal once.
+func (r *Registry) merge(log zerolog.Logger) []contracts.Refusal {
+	r.mu.Lock()
+	m := merger{tools: map[string][]*contracts.Contract{}, sources: map[string]string{}}
+	for _, file := range r.loaded {
+		m.file(file)
 	}
-	return files, nil
+	for _, key := range slices.Sorted(maps.Keys(r.stored)) {
+		m.entry(key, r.stored[key])
+	}
+	for _, versions := range m.tools {
+		slices.SortFunc(versions, func(a, b *contracts.Contract) int {
+			return cmp.Or(compareVersions(b.Version, a.Version), strings.Compare(b.Version, a.Version))
+		})
+	}
+	tools, refused := r.tools, r.refused
+	r.tools, r.sources, r.refused = m.tools, m.sources, m.refused
+	r.mu.Unlock()
+
+	for _, one := range m.refused {
+		if !slices.Contains(refused, one) {
+			log.Warn().Str("source", one.Source).Str("where", one.Where).Str("tool", one.Name).Str("reason", one.Reason).
+				Msg("a contract is not taken; one that was right before stays")
+		}
+	}
+	logChanges(log, tools, m.tools)
+	return m.refused
+}
+
+// merger joins what the sources have: first all files, then all entries of the bucket.
+type merger struct {
+	tools   map[string][]*contracts.Contract
+	sources map[string]string
+	refused []contracts.Refusal
+}
+
+func (m *merger) file(f loaded) {
+	if f.err != nil {
+		m.refused = append(m.refused, contracts.Refusal{Source: contracts.SourceDirectory, Where: f.path, Reason: f.err.Error()})
+	}
+	for _, c := range f.list {
+		i := slices.IndexFunc(m.tools[c.Name], func(o *contracts.Contract) bool { return o.Version == c.Version })
+		switch {
+		case i < 0:
+			m.tools[c.Name], m.sources[c.Name] = append(m.tools[c.Name], c), contracts.SourceDirectory
+		case !f.absent:
+			m.refused = append(m.refused, contracts.Refusal{Name: c.Name, Version: c.Version, Source: contracts.SourceDirectory, Where: f.path,
+				Reason: fmt.Sprintf("%s:%d: the tool %q is already defined in %s:%d; give it another name or version",
+					c.File, c.Line, c.Name, m.tools[c.Name][i].File, m.tools[c.Name][i].Line)})
+		}
+	}
+}
+
+func (m *merger) entry(key string, is *registered) {
+	name, version, ok := contracts.ParseKey(key)
+	refusal := contracts.Refusal{Source: contracts.SourceBucket, Where: key}
+	if ok {
+		refusal.Name, refusal.Version = name, version
+	}
+	switch {
+	case ok && m.sources[name] == contracts.SourceDirectory:
+		refusal.Reason = fmt.Sprintf("the name %q belongs to a directory of this executor, which has it in %s; use another name, or remove it there", name, m.tools[name][0].File)
+		m.refused = append(m.refused, refusal)
+		return
+	case is.err != nil:
+		refusal.Reason = is.err.Error()
+		m.refused = append(m.refused, refusal)
+	}
+	if is.contract != nil {
+		m.tools[name], m.sources[name] = append(m.tools[name], is.contract), contracts.SourceBucket
+	}
+}
+
+// logChanges names the contracts that came, changed and went.
+func logChanges(log zerolog.Logger, before, after map[string][]*contracts.Contract) {
+	was, is := byKey(before), byKey(after)
+	var added, changed, removed []string
+	for _, key := range slices.Sorted(maps.Keys(is)) {
+		switch old := was[key]; {
+		case old == nil:
+			added = append(added, key)
+		case old != is[key]:
+			changed = append(changed, key)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(was)) {
+		if is[key] == nil {
+			removed = append(removed, key)
+		}
+	}
+	if len(added)+len(changed)+len(removed) > 0 {
+		log.Info().Strs("added", added).Strs("changed", changed).Strs("removed", removed).Int("tools", len(is)).Msg("the contracts have changed")
+	}
+}
+
+func byKey(tools map[string][]*contracts.Contract) map[string]*contracts.Contract {
+	list := map[string]*contracts.Contract{}
+	for _, versions := range tools {
+		for _, c := range versions {
+			list[contracts.Key(c.Name, c.Version)] = c
+		}
+	}
+	return list
+}
+
+// OnMiss has call called before a tool is said to be unknown; it is looked for again after that. What was registered a
+// moment ago, and is still on its way to this instance, is found so.
+func (r *Registry) OnMiss(call func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onMiss = call
 }
 
 // Find returns the contract of a tool: the version asked for, or the newest. An error has the code unknown_tool and names
 // what is near.
 func (r *Registry) Find(name, version string) (*contracts.Contract, error) {
+	c, err := r.find(name, version)
+	if err == nil {
+		return c, nil
+	}
+	r.mu.RLock()
+	onMiss := r.onMiss
+	r.mu.RUnlock()
+	if onMiss == nil {
+		return nil, err
+	}
+	onMiss()
+	return r.find(name, version)
+}
+
+func (r *Registry) find(name, version string) (*contracts.Contract, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	versions := r.tools[name]
 	if len(versions) == 0 {
 		names := r.names()
 		if len(names) == 0 {
-			return nil, contracts.Errorf(contracts.UnknownTool, "there is no tool %q: this executor knows no contracts; start it with --tools DIR", name)
+			return nil, contracts.Errorf(contracts.UnknownTool, "there is no tool %q: this executor knows no contracts; start it with --tools DIR, or register one: executor tools push FILE", name)
 		}
 		if near := contracts.Closest(name, names); near != "" {
 			return nil, contracts.Errorf(contracts.UnknownTool, "there is no tool %q; did you mean %q?", name, near)
@@ -136,6 +234,35 @@ func (r *Registry) List() []*contracts.Contract {
 	list := []*contracts.Contract{}
 	for _, name := range r.names() {
 		list = append(list, r.tools[name]...)
+	}
+	return list
+}
+
+// Sources says by name where the contracts of List are from: contracts.SourceDirectory or contracts.SourceBucket.
+func (r *Registry) Sources() map[string]string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return maps.Clone(r.sources)
+}
+
+// Bounds of Refused: it is for people, and part of an answer to agents.
+const (
+	mostRefused      = 20
+	mostRefusedBytes = 300
+)
+
+// Refused lists contracts that are there and not taken, the first of them, each with the first line of the reason. The
+// log has all.
+func (r *Registry) Refused() []contracts.Refusal {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	list := slices.Clone(r.refused[:min(len(r.refused), mostRefused)])
+	for i := range list {
+		reason, _, _ := strings.Cut(list[i].Reason, "\n")
+		if len(reason) > mostRefusedBytes {
+			reason = strings.ToValidUTF8(reason[:mostRefusedBytes], "") + "…"
+		}
+		list[i].Reason = reason
 	}
 	return list
 }

@@ -29,7 +29,7 @@ func (r *run) report(exit engines.Exit, err error) contracts.Settlement {
 	var wrong *contracts.Error
 	switch {
 	case s != nil && s.status == "":
-		return r.leave(s.err, 0)
+		return r.lost(s.err, 0)
 	case s != nil:
 		status, outcome = s.status, s.err
 	case errors.As(err, &wrong):
@@ -37,16 +37,18 @@ func (r *run) report(exit engines.Exit, err error) contracts.Settlement {
 	case err != nil:
 		// The engine lost the tool. Whether it ran to its end nobody knows; as after an executor's death, it is started
 		// again, but not for ever.
-		if r.attempt < r.executor.config.MaxAttempts {
-			return r.leave(contracts.Errorf(contracts.Internal, "%s", err), time.Second)
-		}
-		return r.refuse(contracts.Errorf(contracts.ExecutorLost, "the tool was lost %d times, which is as often as it is tried (executor.max_attempts); at last: %s", r.attempt, err))
+		return r.lost(contracts.Errorf(contracts.ExecutorLost, "%s", err), time.Second)
 	case exit.OOMKilled:
 		status, outcome = contracts.Failed, contracts.Errorf(contracts.OOMKilled, "the tool went over its memory limit and was killed")
 	case exit.Signal != "":
 		status, outcome = contracts.Failed, contracts.Errorf(contracts.Signalled, "the tool was ended by %s", exit.Signal)
 	case exit.Code != 0:
 		status, outcome = contracts.Failed, contracts.Errorf(contracts.ExitNonzero, "the tool exited with %d", exit.Code)
+	}
+	if outcome != nil && r.contract.Again(status) && r.attempt < r.contract.Attempts(r.executor.config.MaxAttempts) {
+		if again := r.retry(outcome, r.backoff(r.attempt)); again != nil {
+			return *again
+		}
 	}
 	result := r.resultOf(outcome)
 	result.Status, result.Attempt = status, r.attempt
@@ -55,8 +57,7 @@ func (r *run) report(exit engines.Exit, err error) contracts.Settlement {
 	} else if wrong == nil {
 		result.ExitCode = &exit.Code
 	}
-	fill(result, &r.output.streams[0].capture, &r.output.streams[1].capture, r.executor.config.ResultInlineBytes)
-	result.DroppedBytes = r.output.dropped
+	r.fill(result)
 	result.Isolation = &exit.Isolation
 	if exit.Usage != (contracts.Usage{}) {
 		result.Usage = &exit.Usage
@@ -69,11 +70,14 @@ func (r *run) notStarted(err error) contracts.Settlement {
 	var wrong *contracts.Error
 	switch s := stopped(err); {
 	case errors.Is(err, errElsewhere):
-		return r.again("the run is somebody else's")
+		return r.elsewhere()
 	case s != nil && s.status == "":
 		return contracts.Settlement{Outcome: contracts.Again, Reason: s.err.Message}
 	case s != nil:
 		return r.refuse(s.err)
+	case errors.As(err, &wrong) && isElsewhere(wrong):
+		r.executor.Suspect(r.delivery.Engine)
+		return r.route(wrong)
 	case errors.As(err, &wrong):
 		return r.refuse(wrong)
 	}
@@ -94,11 +98,24 @@ func (r *run) unstorable(err error) contracts.Settlement {
 		result.Status = contracts.Failed // the tool ran
 	}
 	settlement := r.bury(why)
+	if settlement.Outcome == contracts.Again {
+		return settlement
+	}
 	if stored, err := r.executor.bus.StoreResult(r.store, result, ""); err == nil {
 		r.executor.bus.CopyResult(r.copies, stored)
 		r.finish(result.Attempt, result.Status)
 	}
 	return settlement
+}
+
+// elsewhere deals with a delivery whose run somebody else has by now. If that was through the same message, he tells the queue
+// what becomes of it: a word of ours would be taken as his.
+func (r *run) elsewhere() contracts.Settlement {
+	if status := r.record.Status; r.record.Result == nil && status != nil && status.ExecSeq == r.delivery.Seq {
+		r.log.Debug().Msg("the run is somebody else's")
+		return contracts.Settlement{Outcome: contracts.Left}
+	}
+	return r.again("the run is somebody else's")
 }
 
 // interrupted leaves a delivery to be taken again: what it needs cannot be asked or told now.
@@ -115,16 +132,65 @@ func (r *run) again(reason string) contracts.Settlement {
 	return contracts.Settlement{Outcome: contracts.Again, Delay: againDelay(r.delivery), Reason: reason}
 }
 
-// leave gives a claimed run back, to be started again by anybody.
-func (r *run) leave(why *contracts.Error, delay time.Duration) contracts.Settlement {
-	event := r.event(contracts.TypeRetry)
-	event.Code, event.Reason, event.DelayMS = why.Code, why.Message, milliseconds(delay)
-	err := r.journal.Event(event)
-	if err == nil {
-		err = r.journal.Flush()
+// lost deals with a run of which nobody knows whether its tool came to an end: this executor was stopped, or its engine lost
+// sight of it. Where it may be started again it is left to anybody.
+func (r *run) lost(why *contracts.Error, delay time.Duration) contracts.Settlement {
+	if end := r.died(why.Message); end != nil {
+		return r.refuse(end)
 	}
-	r.log.Warn().AnErr("store", err).Str("reason", why.Message).Int("attempt", r.attempt).Msg("left a run to others")
-	return contracts.Settlement{Outcome: contracts.Again, Delay: delay, Reason: why.Message}
+	draining := delay == 0
+	if most := r.contract.Attempts(r.executor.config.MaxAttempts); !draining && r.attempt >= most {
+		return r.refuse(contracts.Errorf(contracts.ExecutorLost, "the tool was lost %d times, which is as often as it is tried (%s); at last: %s", r.attempt, bound(r.contract), why.Message))
+	}
+	if !draining && r.contract.Retry != nil {
+		delay = r.backoff(r.attempt)
+	}
+	if again := r.retry(why, delay); again != nil {
+		return *again
+	}
+	return r.refuse(contracts.Errorf(contracts.ExecutorLost, "%s, and its deadline passes before it could be started again", why.Message))
+}
+
+// backoff is the wait before the start that follows attempt.
+func (r *run) backoff(attempt int) time.Duration {
+	if r.contract.Retry == nil {
+		return 0
+	}
+	return r.contract.Retry.Wait(attempt)
+}
+
+// retry gives a run back, to be started again by anybody when the delay is over. That is stored first, so that the wait
+// holds whatever dies. nil means that there is no time for it.
+func (r *run) retry(why *contracts.Error, delay time.Duration) *contracts.Settlement {
+	if deadline := r.request.Deadline; !deadline.IsZero() && time.Now().Add(delay).After(deadline) {
+		return nil
+	}
+	event := r.event(contracts.TypeRetry)
+	event.Code, event.Reason, event.DelayMS = why.Code, clip(why.Message), milliseconds(delay)
+	switch ours, err := r.advance(event); {
+	case err != nil:
+		s := r.interrupted(err)
+		return &s
+	case !ours: // somebody took us for dead and has it now
+		return &contracts.Settlement{Outcome: contracts.Left}
+	}
+	r.executor.bus.CopyEvent(r.copies, event)
+	r.log.Warn().Str("code", string(why.Code)).Str("reason", why.Message).Int("attempt", r.attempt).Dur("delay", delay).Msg("run will be started again")
+	return &contracts.Settlement{Outcome: contracts.Again, Delay: delay, Reason: why.Message}
+}
+
+// retryUnavailable gives a run that no engine could take back, if its contract asks for that; nil where it does not, or not
+// again.
+func (r *run) retryUnavailable(why *contracts.Error) *contracts.Settlement {
+	if r.contract == nil || r.contract.Retry == nil || !r.contract.Again(contracts.Unavailable) || r.tries+1 >= r.contract.Retry.MaxAttempts {
+		return nil
+	}
+	tried, attempt := r.tried, r.attempt
+	defer func() { r.tried, r.attempt = tried, attempt }()
+	r.tries++
+	r.tried = nil // all engines are asked again
+	r.attempt--   // it was not claimed
+	return r.retry(why, r.backoff(r.tries))
 }
 
 // refuse ends a run that is not started, or not again: its result says why. What is wrong with the request also goes to
@@ -132,7 +198,8 @@ func (r *run) leave(why *contracts.Error, delay time.Duration) contracts.Settlem
 func (r *run) refuse(why *contracts.Error) contracts.Settlement {
 	result := r.resultOf(why)
 	settlement := contracts.Settlement{Outcome: contracts.Done}
-	if result.Status == contracts.Rejected || result.Status == contracts.Lost {
+	switch result.Status {
+	case contracts.Rejected, contracts.Lost, contracts.Unknown, contracts.Unavailable:
 		if settlement = r.bury(why); settlement.Outcome == contracts.Again {
 			return settlement
 		}
@@ -152,7 +219,7 @@ func (r *run) refuse(why *contracts.Error) contracts.Settlement {
 		r.executor.bus.CopyResult(r.copies, result)
 		return settlement
 	}
-	if status := r.record.Status; status != nil && status.Attempt > 0 && status.ExecSeq != r.delivery.Seq {
+	if status := r.record.Status; status != nil && !r.owns(status) {
 		// A message that does not own the claim writes nothing about the run.
 		r.executor.bus.CopyResult(r.copies, result)
 		return settlement
@@ -161,11 +228,23 @@ func (r *run) refuse(why *contracts.Error) contracts.Settlement {
 	}
 	if r.journal != nil { // claimed since the record was read
 		result.Attempt = r.attempt
+		r.fill(result)
 	}
 	if done := r.conclude(result); done.Outcome != contracts.Done {
 		return done
 	}
 	return settlement
+}
+
+// owns reports whether what is stored about the run was stored for this message, or handed to it.
+func (r *run) owns(status *contracts.Event) bool {
+	return status.ExecSeq == r.delivery.Seq || r.inherited || status.Type == contracts.TypeFallback && r.hop > 0 && status.Hop == r.hop
+}
+
+// fill puts what the tool printed into its result.
+func (r *run) fill(result *contracts.Result) {
+	fill(result, &r.output.streams[0].capture, &r.output.streams[1].capture, r.executor.config.ResultInlineBytes)
+	result.DroppedBytes = r.output.dropped
 }
 
 // bury stores the request as a dead letter.
@@ -236,15 +315,18 @@ func (r *run) resultOf(why *contracts.Error) *contracts.Result {
 	result := &contracts.Result{
 		Type: contracts.TypeResult, ID: r.id, Tool: toolOf(r.request), Version: r.request.Version, Digest: r.digest,
 		Status: contracts.Succeeded, Error: why, Engine: r.delivery.Engine, Executor: r.executor.config.Name,
-		Labels: r.request.Labels, Time: now.UTC(),
+		Labels: r.request.Labels, Tried: r.tried, Time: now.UTC(),
 	}
 	if r.contract != nil {
 		result.Version = r.contract.Version
 	}
-	if why != nil {
+	switch {
+	case why != nil && r.unknown:
+		result.Status = contracts.Unknown
+	case why != nil:
 		result.Status = why.Status()
 	}
-	timings := &contracts.Timings{QueuedMS: milliseconds(r.fetched.Sub(r.delivery.Stored)), TotalMS: milliseconds(now.Sub(r.delivery.Stored))}
+	timings := &contracts.Timings{QueuedMS: milliseconds(r.fetched.Sub(r.since())), TotalMS: milliseconds(now.Sub(r.since()))}
 	if !r.started.IsZero() {
 		timings.PrepareMS = milliseconds(r.started.Sub(r.fetched))
 		timings.RunMS = milliseconds(r.ended.Sub(r.started))

@@ -53,25 +53,27 @@ func (r *run) claim() error {
 	for {
 		r.started = time.Now()
 		started := r.event(contracts.TypeStarted)
-		started.Engine, started.Tool = r.delivery.Engine, r.contract.Name
-		started.QueuedMS = milliseconds(r.fetched.Sub(r.delivery.Stored))
-		ours, err := r.executor.bus.Claim(r.ctx, started, r.record.StatusSeq, r.copies.Trace)
+		started.Tool = r.contract.Name
+		started.QueuedMS = milliseconds(r.fetched.Sub(r.since()))
+		seq, err := r.executor.bus.Advance(r.ctx, started, r.record.StatusSeq, r.copies.Trace)
 		if err != nil {
 			r.started = time.Time{}
 			return err
 		}
-		if ours {
+		if seq > 0 {
+			r.record.Status, r.record.StatusSeq = &started, seq
 			r.executor.bus.CopyEvent(r.copies, started)
 			r.openJournal()
 			return nil
 		}
 		r.started = time.Time{}
-		// Somebody wrote to the status since we read it. Was that a claim?
+		// Somebody wrote to the status since we read it. Was that a claim, or did the run go elsewhere?
 		before := r.attempt
 		if r.record, err = r.executor.bus.Record(r.ctx, r.id, true); err != nil {
 			return err
 		}
-		if r.record.Result != nil || r.record.Status == nil || r.record.Status.Attempt >= before {
+		status := r.record.Status
+		if r.record.Result != nil || status == nil || status.Attempt >= before || status.Hop > r.hop || status.ExecSeq != r.delivery.Seq {
 			return errElsewhere
 		}
 	}
@@ -88,25 +90,39 @@ func (r *run) openJournal() {
 
 // event makes an event of this run.
 func (r *run) event(kind string) contracts.Event {
-	return contracts.Event{Type: kind, ID: r.id, Attempt: r.attempt, Executor: r.executor.config.Name, Time: time.Now().UTC(),
-		Digest: r.digest, ExecSeq: r.delivery.Seq}
+	event := contracts.Event{Type: kind, ID: r.id, Attempt: r.attempt, Executor: r.executor.config.Name, Time: time.Now().UTC(),
+		Digest: r.digest, ExecSeq: r.delivery.Seq, Engine: r.delivery.Engine, Hop: r.hop, Tried: r.tried, Tries: r.tries, Since: r.stored}
+	if kind == contracts.TypeFallback {
+		event.Since = r.since()
+	}
+	return event
 }
 
 // progress tells what is being done before the tool starts.
 func (r *run) progress(stage, message string, percent float64) {
+	if r.journal != nil {
+		return // it would hide the claim
+	}
 	event := r.event(contracts.TypeProgress)
 	event.Attempt-- // it is not claimed yet
 	event.Stage, event.Message = stage, message
 	if percent >= 0 {
 		event.Percent = &percent
 	}
-	if r.prelude == nil {
-		r.prelude = r.executor.bus.Journal(r.store, r.id, event.Attempt, r.copies, nil)
-	}
-	if err := r.prelude.Event(event); err != nil {
+	// Where somebody else has claimed the run meanwhile, it is not told: it would hide his claim.
+	ctx, cancel := context.WithTimeout(r.ctx, progressWait)
+	defer cancel()
+	seq, err := r.executor.bus.Advance(ctx, event, r.record.StatusSeq, r.copies.Trace)
+	if err != nil || seq == 0 {
 		r.log.Debug().Err(err).Msg("progress was not stored")
+		return
 	}
+	r.record.Status, r.record.StatusSeq = &event, seq
+	r.executor.bus.CopyEvent(r.copies, event)
 }
+
+// progressWait is how long telling of progress may hold up what it tells of.
+const progressWait = 2 * time.Second
 
 func (r *run) sayRunning() {
 	r.executor.mu.Lock()

@@ -37,6 +37,8 @@ func TestVerdictSeesBrokenPromises(t *testing.T) {
 		"at another place":       {spoil: func(id string, e *evidence) { e.chunks[id][2].offset++ }, want: "begins at byte"},
 		"other bytes":            {spoil: func(id string, e *evidence) { e.chunks[id][0].data[0] ^= 1 }, want: "that it printed"},
 		"other bytes in between": {spoil: func(id string, e *evidence) { e.results[id][0].Stdout = "x" }, want: "in its result"},
+		"died, and runs once":    {kind: "once", spoil: unknown},
+		"no dead letter":         {kind: "once", spoil: func(id string, e *evidence) { unknown(id, e); delete(e.dead, id) }, want: "unknown, with 0 dead letters"},
 		"at most once":           {kind: "once", spoil: takeOver, want: "may run once, and was started 2 times"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,4 +85,12 @@ func takeOver(id string, e *evidence) {
 	e.chunks[id] = append([]chunk{{attempt: 1, executor: "e0", stream: "stdout", seq: 1, data: []byte("out")}}, e.chunks[id]...)
 	e.results[id][0].Attempt = 2
 	e.starts[id] = 2
+}
+
+// unknown makes the run one whose executor died, and which must not be started again.
+func unknown(id string, e *evidence) {
+	e.results[id][0] = result{Status: "unknown", Attempt: 1, Executor: "e2"}
+	e.status[id][1].Status = "unknown"
+	e.chunks[id] = e.chunks[id][:1]
+	e.dead[id] = 1
 }

@@ -127,7 +127,7 @@ func (v *verdict) judgeResult(r *request, got result, claims []event, e *evidenc
 	if got.Attempt > len(claims) || got.Attempt > 0 && claims[got.Attempt-1].Executor != got.Executor && got.ExitCode != nil {
 		v.wrong(r, "a result of %s for attempt %d, which it has not claimed: %s", got.Executor, got.Attempt, history(e.status[r.id]))
 	}
-	if wrong := min(1, e.dead[r.id]) != min(1, boolToInt(given)); wrong {
+	if buried := got.Status == "lost" || got.Status == "unknown"; buried != (e.dead[r.id] > 0) {
 		v.wrong(r, "%s, with %d dead letters", got.Status, e.dead[r.id])
 	}
 	finished := 0
@@ -150,6 +150,10 @@ func (v *verdict) judgeOutput(r *request, got result, all []chunk) {
 		if c.attempt == got.Attempt {
 			chunks = append(chunks, c)
 		}
+	}
+	if got.Status == "lost" || got.Status == "unknown" {
+		v.judgeRest(r, chunks)
+		return
 	}
 	bySeq := func(a, b chunk) int { return cmp.Compare(a.seq, b.seq) }
 	if !slices.IsSortedFunc(chunks, bySeq) {
@@ -194,6 +198,18 @@ func (v *verdict) judgeOutput(r *request, got result, all []chunk) {
 // clock is how times are shown.
 const clock = "05.000"
 
+// judgeRest checks what was printed under an executor that died, whose result is somebody else's: what was under way then is
+// missing, and all else is what the tool prints at that place.
+func (v *verdict) judgeRest(r *request, chunks []chunk) {
+	stdout, stderr := r.printed()
+	for _, c := range chunks {
+		want := map[string][]byte{"stdout": stdout, "stderr": stderr}[c.stream]
+		if c.offset > int64(len(want)) || !bytes.HasPrefix(want[c.offset:], c.data) {
+			v.wrong(r, "chunk %d of attempt %d is not what it prints there", c.seq, c.attempt)
+		}
+	}
+}
+
 // history is the status of a run in one line.
 func history(status []event) string {
 	text := ""
@@ -201,11 +217,4 @@ func history(status []event) string {
 		text += fmt.Sprintf(" %s:%d@%s(%s)", ev.Type, ev.Attempt, ev.Executor, ev.Time.Format(clock))
 	}
 	return cmp.Or(text, " nothing")[1:]
-}
-
-func boolToInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -5,6 +5,9 @@ VERSION       ?= 0.1.0-dev$(shell git rev-parse --short HEAD 2>/dev/null | sed '
 GOLANGCI_LINT ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME      ?= 30s
 ROUNDS        ?= 5
+CHAOS         ?= 3m
+REQUESTS      ?=
+SEED          ?=
 
 .DEFAULT_GOAL := help
 
@@ -45,6 +48,11 @@ fuzz: ## Run every fuzz test for FUZZTIME each
 	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
 	  done; \
 	done
+
+.PHONY: chaos
+chaos: ## Break processes, servers and connections for seven minutes (CHAOS=1: two and a half), see docs/chaos.md
+	EXECUTOR_TEST_CHAOS=$(CHAOS) EXECUTOR_TEST_CHAOS_REQUESTS=$(REQUESTS) EXECUTOR_TEST_CHAOS_SEED=$(SEED) \
+	  $(GO) test -count=1 -timeout 2h -parallel 2 -v -run TestChaos ./chaos
 
 .PHONY: clean
 clean: ## Remove what build made

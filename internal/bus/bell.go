@@ -12,8 +12,8 @@ import (
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
-// tick is how often a loop looks into all queues although no bell rang: for bells that were lost, and for requests that
-// come back, for which none rings.
+// tick is how long a loop at most waits until it looks into all queues although no bell rang: for bells that were lost, and
+// for requests that come back, for which none rings.
 var tick = time.Second // a variable for tests
 
 // bell wakes the loop of an engine when something was queued. It is heard by one instance of the fleet: a bell that all
@@ -86,7 +86,7 @@ func (b *bell) ring(priority string) {
 
 // wait returns at a ring, a tick (then true), or the end of ctx.
 func (b *bell) wait(ctx context.Context) (ticked bool) {
-	timer := time.NewTimer(tick/2 + rand.N(tick))
+	timer := time.NewTimer(tick/2 + rand.N(tick/2))
 	defer timer.Stop()
 	select {
 	case <-b.wake:

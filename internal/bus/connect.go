@@ -315,16 +315,24 @@ func (b *Bus) explain(err error) error {
 		!errors.Is(err, jetstream.ErrNoStreamResponse) && !errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
 		return err
 	}
-	b.denied.mu.Lock()
-	defer b.denied.mu.Unlock()
-	if b.denied.last != "" && time.Since(b.denied.at) < 2*requestTimeout {
+	if denied := b.denied.recent(); denied != "" {
 		advice := ""
-		if strings.Contains(b.denied.last, "$JS.API.STREAM.CREATE.") || strings.Contains(b.denied.last, "$JS.API.CONSUMER.CREATE.") {
+		if strings.Contains(denied, "$JS.API.STREAM.CREATE.") || strings.Contains(denied, "$JS.API.CONSUMER.CREATE.") {
 			advice = "; it is missing, and an operator makes it: executor provision"
 		}
-		return fmt.Errorf("%w (%s%s)", err, b.denied.last, advice)
+		return fmt.Errorf("%w (%s%s)", err, denied, advice)
 	}
 	return err
+}
+
+// recent is what the server forbade a moment ago, "" if nothing.
+func (d *denials) recent() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.at) < 2*requestTimeout {
+		return d.last
+	}
+	return ""
 }
 
 // await returns when there is a connection, or with the cause of ctx's end.

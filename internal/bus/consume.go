@@ -77,7 +77,7 @@ func (b *Bus) Consume(take, work context.Context, in Intake) error {
 	loops := make([]*loop, len(in.Engines))
 	for i, engine := range in.Engines {
 		l := &loop{bus: b, engine: engine.Engine, own: engine.Slots, shared: in.Slots, isOpen: engine.Open, weights: in.Weights, work: work, handle: in.Handle}
-		err := l.open(take)
+		err := b.patiently(take, func() error { return l.open(take) })
 		if take.Err() != nil {
 			return nil //nolint:nilerr // asked to stop before it began
 		}
@@ -340,7 +340,8 @@ func (l *loop) receive(q *queue, msg jetstream.Msg) *taken {
 	l.bus.leases.hold(msg)
 	l.took(q)
 	q.waiting = meta.NumPending
-	q.look = q.waiting > 0
+	// What comes back from a dead executor is not counted there, and no bell rings for it: where one is, there may be more.
+	q.look = q.waiting > 0 || meta.NumDelivered > 1
 	return &taken{msg, contracts.Delivery{
 		Engine: l.engine, Priority: q.priority,
 		Seq: meta.Sequence.Stream, Created: l.bus.streams.created, Stored: meta.Timestamp, Delivered: meta.NumDelivered,
@@ -371,10 +372,14 @@ func (l *loop) failed(take context.Context, err error) {
 		return
 	}
 	if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, nats.ErrNoResponders) {
-		ctx, cancel := context.WithTimeout(take, requestTimeout)
+		ctx, cancel := context.WithTimeout(take, openWait)
 		defer cancel()
 		if err := l.open(ctx); err != nil {
-			l.bus.log.Warn().Err(err).Str("engine", l.engine).Msg("the consumer of the queue is gone and cannot be made again yet")
+			l.bus.log.Warn().Err(err).Str("engine", l.engine).Msg("the consumer of the queue has no leader, or is gone and cannot be made again yet")
 		}
 	}
 }
+
+// openWait is how long a loop asks for a consumer that does not answer until it looks into the queue again. Nobody answers
+// for one whose leader has just gone, and the next one is there within a second or two.
+const openWait = time.Second

@@ -63,9 +63,45 @@ const (
 
 // Declare makes the streams, buckets and consumers that are missing and checks those that are there. It changes
 // nothing that exists, so that executors of two versions do not fight; Provision does.
+//
+// A cluster that has no leader just now, or a server that goes away meanwhile, is waited for as one that is not there yet:
+// up to config.ConnectWait.
 func (b *Bus) Declare(ctx context.Context, engines []string) error {
-	_, err := b.declare(ctx, engines, mend)
-	return err
+	return b.patiently(ctx, func() error {
+		_, err := b.declare(ctx, engines, mend)
+		return err
+	})
+}
+
+// patiently tries what the start needs again for as long as the start may wait for a server, while waiting can help.
+func (b *Bus) patiently(ctx context.Context, try func() error) error {
+	deadline := time.Now().Add(time.Duration(b.config.ConnectWait))
+	for told := false; ; told = true {
+		err := try()
+		if err == nil || !passing(err) || b.denied.recent() != "" || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		if !told {
+			b.log.Warn().Err(err).Msg("NATS cannot do now what the start needs; trying again")
+		}
+		if err := b.pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// passing reports whether a question of the start that failed so may be answered a little later.
+func passing(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode == 10008 || api.ErrorCode == 10005 // no leader just now; too few servers of the cluster are there yet
+	}
+	for _, away := range []error{context.DeadlineExceeded, nats.ErrTimeout, nats.ErrReconnectBufExceeded, nats.ErrConnectionReconnecting, nats.ErrDisconnected} {
+		if errors.Is(err, away) {
+			return true
+		}
+	}
+	return false
 }
 
 // Provision makes what is missing and brings what exists to the present configuration. Also with an error it returns what

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -187,5 +188,35 @@ func TestTwoFleetsInOneAccount(t *testing.T) {
 		if err != nil || info.State.Msgs != one.want {
 			t.Errorf("%s has %d requests, want %d (%v)", info.Config.Name, info.State.Msgs, one.want, err)
 		}
+	}
+}
+
+// A server that goes away while an instance starts is waited for, as one that is not there yet.
+func TestDeclareWaitsForAServerThatGoesAway(t *testing.T) {
+	s := startServer(t)
+	p := newProxy(t, s.Port())
+	told := make(chan struct{})
+	log := zerolog.New(io.Discard).Hook(zerolog.HookFunc(func(_ *zerolog.Event, _ zerolog.Level, message string) {
+		if strings.HasPrefix(message, "NATS cannot do now what the start needs") {
+			close(told)
+		}
+	}))
+	b, err := Connect(t.Context(), testConfig(p.url()), "early", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	p.cut(true)
+	eventually(t, "it has lost its server", func() bool { return !b.Connected() })
+	declared := make(chan error)
+	go func() { declared <- b.Declare(t.Context(), []string{contracts.EngineLocal}) }()
+	select {
+	case <-told:
+	case err := <-declared:
+		t.Fatalf("it did not wait: %v", err)
+	}
+	p.cut(false)
+	if err := <-declared; err != nil {
+		t.Error(err)
 	}
 }

@@ -95,7 +95,7 @@ func (b *Bus) OpenFrontDoor(desk Desk, version string) (*FrontDoor, error) {
 		}
 	}
 	// From now on nobody hears that nobody is there.
-	if err := b.nc.FlushTimeout(requestTimeout); err != nil {
+	if err := b.patiently(f.work, func() error { return b.nc.FlushTimeout(requestTimeout) }); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("register the NATS service: %w", err)
 	}

@@ -19,9 +19,6 @@ type scenario struct {
 	break_ func(f *fleet)
 }
 
-// merged says which features are in the program. Scenarios of those that are not yet are not run.
-var merged = struct{ retry, atMostOnce bool }{retry: false, atMostOnce: false}
-
 func TestChaos(t *testing.T) {
 	if !asked.run {
 		t.Skip("SKIPPED: takes minutes and breaks things; `make chaos` runs it, or EXECUTOR_TEST_CHAOS=1")
@@ -41,7 +38,7 @@ func TestChaos(t *testing.T) {
 }
 
 func scenarios() []scenario {
-	list := []scenario{
+	return []scenario{
 		{name: "no-fault", options: options{servers: 1}, calm: true, break_: func(f *fleet) { time.Sleep(100 * time.Millisecond) }},
 
 		// Without the lease that ends, or with one that is not kept: lost, or started twice while the first one lives.
@@ -129,14 +126,11 @@ func scenarios() []scenario {
 			f.any().roll()
 			time.Sleep(f.between(100*time.Millisecond, 500*time.Millisecond))
 		}},
+
+		{name: "at-most-once", options: options{servers: 1}, kinds: []string{"once", "once", "once", "touch", "print"}, break_: breakExecutors},
+
+		{name: "retry", options: options{servers: 1}, kinds: []string{"flaky", "flaky", "touch", "print"}, break_: breakExecutors},
 	}
-	if merged.atMostOnce {
-		list = append(list, scenario{name: "at-most-once", options: options{servers: 1}, kinds: []string{"once", "once", "once", "touch", "print"}, break_: breakExecutors})
-	}
-	if merged.retry {
-		list = append(list, scenario{name: "retry", options: options{servers: 1}, kinds: []string{"flaky", "flaky", "touch", "print"}, break_: breakExecutors})
-	}
-	return list
 }
 
 // breakExecutors kills, pauses or cuts off one of the executors.

@@ -243,10 +243,11 @@ func (f *fleet) leftBehind() int {
 			return
 		}
 		left += len(found)
-		f.t.Errorf("left behind: %d %s: %.20q", len(found), what, found)
+		f.t.Errorf("left behind: %d %s: %.200q", len(found), what, found)
 	}
 	look("processes of tools", 5*time.Second, func() []string { return f.processes("") })
-	look("consumers", 10*time.Second, f.strangers)
+	// The server takes consumers away by itself whose connection has gone, a little after it is whole again.
+	look("consumers", 30*time.Second, f.strangers)
 	f.stop()
 	look("processes of tools after the executors' end", 2*time.Second, func() []string { return f.processes("") })
 	look("files and directories", 2*time.Second, f.directories)

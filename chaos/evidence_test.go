@@ -200,14 +200,22 @@ func (f *fleet) strangers() []string {
 		if err != nil {
 			return []string{err.Error()}
 		}
+		watchers := 0
 		names := stream.ConsumerNames(ctx)
 		for name := range names.Name() {
+			if s.Config.Name == "KV_TOOLS_CONTRACTS" { // each executor watches the registry
+				watchers++
+				continue
+			}
 			if s.Config.Name != "TOOLS_EXEC" || !slices.Contains([]string{"local", "local-high", "local-low"}, name) {
 				found = append(found, s.Config.Name+" has the consumer "+name)
 			}
 		}
 		if err := names.Err(); err != nil {
 			return []string{err.Error()}
+		}
+		if watchers > len(f.seats) {
+			found = append(found, fmt.Sprintf("%s has %d consumers for %d executors", s.Config.Name, watchers, len(f.seats)))
 		}
 	}
 	if err := streams.Err(); err != nil {

@@ -13,13 +13,7 @@ import (
 // testMixture has all faults at once on a cluster, in any order, for as long as it is asked.
 func testMixture(t *testing.T) {
 	f := newFleet(t, options{servers: 3, executors: 4, spill: "8Mi"})
-	kinds := slices.Clone(everyday)
-	if merged.atMostOnce {
-		kinds = append(kinds, "once", "once")
-	}
-	if merged.retry {
-		kinds = append(kinds, "flaky", "flaky")
-	}
+	kinds := append(slices.Clone(everyday), "once", "once", "flaky", "flaky")
 	n := max(int(asked.mixture/mixturePace), 1)
 	l := f.ask(n, asked.mixture, kinds...)
 	f.breakWhile(l, breakAnything)

@@ -31,6 +31,8 @@ type (
 	Discovery = contracts.Discovery
 	// Declaration tells a language model about a tool, in the form that its API takes.
 	Declaration = contracts.Declaration
+	// PastEvent is an event of a run in the history of its dead letter.
+	PastEvent = contracts.PastEvent
 	// Duration is a span of time, in JSON a number of seconds.
 	Duration = contracts.Duration
 )

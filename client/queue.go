@@ -47,16 +47,21 @@ func (c *Client) Queues(ctx context.Context, limit int) ([]Queue, []Unfinished, 
 	ctx, cancel := context.WithTimeout(ctx, queuesWait)
 	defer cancel()
 	queues, requests, err := c.queues(ctx, limit)
+	if err != nil {
+		return nil, nil, c.explain("read the queues", "EXEC", err)
+	}
+	return queues, requests, nil
+}
+
+// explain says what was being done with a stream, and what may be the cause where the error does not say it.
+func (c *Client) explain(what, stream string, err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil, nil, fmt.Errorf("there is no stream %s: no executor has been started on this NATS server, or they have another subject prefix", c.subjects.Name("EXEC"))
+		return fmt.Errorf("there is no stream %s: no executor has been started on this NATS server, or they have another subject prefix", c.subjects.Name(stream))
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, jetstream.ErrNoStreamResponse):
 		err = fmt.Errorf("%w; does this user have the right to read the streams?", err)
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the queues: %w", err)
-	}
-	return queues, requests, nil
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // queuesWait is how long all questions of Queues may take together.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -35,6 +36,7 @@ type Run struct {
 	ID string
 
 	client  *Client
+	engine  string // whose queue the request is for; "": the contract's
 	request []byte // to be handed in again if nobody said that it is stored; nil once somebody did
 	inbox   *nats.Subscription
 	status  chan nats.Status // of the connection, since the inbox was opened
@@ -65,9 +67,15 @@ const (
 	pendingBytes    = 64 << 20
 )
 
+// StartOption changes how Start and Submit hand in a request.
+type StartOption func(*Run)
+
+// OnEngine puts the request into the queue of an engine, whatever its contract says.
+func OnEngine(engine string) StartOption { return func(r *Run) { r.engine = engine } }
+
 // Start hands in a request and returns when an executor has answered: from then on it is stored, and will be run. Where
 // it has no id it gets one. Follow the run by Events or Wait; what comes before that is kept.
-func (c *Client) Start(ctx context.Context, request Request) (*Run, error) {
+func (c *Client) Start(ctx context.Context, request Request, opts ...StartOption) (*Run, error) {
 	if request.ID == "" {
 		request.ID = NewID()
 	}
@@ -82,6 +90,14 @@ func (c *Client) Start(ctx context.Context, request Request) (*Run, error) {
 		return nil, contracts.TooLarge(len(data), most)
 	}
 	r := &Run{ID: request.ID, client: c, request: data, at: Position{Next: 1}}
+	for _, opt := range opts {
+		opt(r)
+	}
+	if r.engine != "" {
+		if err := contracts.CheckSubject(c.subjects.Stream() + "." + r.engine); err != nil || strings.Contains(r.engine, ".") {
+			return nil, fmt.Errorf("%q is not the name of an engine", r.engine)
+		}
+	}
 	err = r.again(ctx, func() error {
 		if err := r.open(); err != nil {
 			return err
@@ -107,8 +123,8 @@ type Accepted struct {
 
 // Submit hands in a request and returns when it is stored, without waiting for its run. A request that is refused is an
 // error, a *Error where an executor refused it. Where the request has no id it gets one; follow the run by it.
-func (c *Client) Submit(ctx context.Context, request Request) (Accepted, error) {
-	r, err := c.Start(ctx, request)
+func (c *Client) Submit(ctx context.Context, request Request, opts ...StartOption) (Accepted, error) {
+	r, err := c.Start(ctx, request, opts...)
 	if err != nil {
 		return Accepted{}, err
 	}
@@ -267,6 +283,9 @@ func (r *Run) open() error {
 	}
 	r.inbox.SetPendingLimits(pendingMessages, pendingBytes)
 	subject, question := r.client.subjects.Stream(), r.request
+	if r.engine != "" {
+		subject += "." + r.engine
+	}
 	if r.replay = question == nil; r.replay {
 		subject = r.client.subjects.Follow()
 		r.twice, r.asked = r.known && r.at == r.asked, r.at

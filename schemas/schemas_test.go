@@ -342,6 +342,7 @@ func TestFields(t *testing.T) {
 	sameFields(t, "follow", reflect.TypeFor[contracts.Follow](), load(t, "follow"))
 	sameFields(t, "discover", reflect.TypeFor[contracts.Discover](), load(t, "discover"))
 	sameFields(t, "dead-letter", reflect.TypeFor[contracts.DeadLetter](), load(t, "dead-letter"))
+	sameFields(t, "past_event", reflect.TypeFor[contracts.PastEvent](), load(t, "dead-letter", "$defs", "past_event"))
 	sameFields(t, "configuration", reflect.TypeFor[configs.Config](), load(t, "configuration"))
 
 	// An event has the fields of its type; all types together those of the struct.
@@ -384,6 +385,7 @@ func TestRequired(t *testing.T) {
 		{reflect.TypeFor[contracts.Follow](), load(t, "follow")},
 		{reflect.TypeFor[contracts.Discover](), load(t, "discover")},
 		{reflect.TypeFor[contracts.DeadLetter](), load(t, "dead-letter")},
+		{reflect.TypeFor[contracts.PastEvent](), load(t, "dead-letter", "$defs", "past_event")},
 	} {
 		var always []string
 		for _, f := range reflect.VisibleFields(c.typ) {

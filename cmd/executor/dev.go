@@ -186,7 +186,13 @@ func announce(data, url string) (func(), error) {
 		}
 	}
 	for _, f := range files {
-		if err := os.WriteFile(f, []byte(url+"\n"), 0o600); err != nil {
+		// Whole at once: commands read it as soon as it is there.
+		err := os.WriteFile(f+".new", []byte(url+"\n"), 0o600)
+		if err == nil {
+			err = os.Rename(f+".new", f)
+		}
+		if err != nil {
+			os.Remove(f + ".new")
 			return forget, err
 		}
 	}

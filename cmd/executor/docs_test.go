@@ -212,7 +212,7 @@ func TestContractKeys(t *testing.T) {
 
 // TestJSONShapes: the JSON in docs/cli.md has no field that the commands do not print.
 func TestJSONShapes(t *testing.T) {
-	shapes := []any{&client.Accepted{}, &outputDocument{}, &cancelled{}, &unfinished{}, &registered{}, &provisioned{}, &struct{ Findings []finding }{}}
+	shapes := []any{&client.Accepted{}, &outputDocument{}, &cancelled{}, &unfinished{}, &deadList{}, &deadShown{}, &replayed{}, &deadRemoved{}, &registered{}, &provisioned{}, &struct{ Findings []finding }{}}
 	blocks := regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(readPage(t, "../../docs/cli.md"), -1)
 	if len(blocks) != len(shapes) {
 		t.Fatalf("%d blocks of JSON, not %d", len(blocks), len(shapes))

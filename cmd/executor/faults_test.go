@@ -119,8 +119,19 @@ func TestRequestThatKillsItsExecutorsIsLost(t *testing.T) {
 	if result.Status != contracts.Lost || result.Error.Code != contracts.ExecutorLost || result.Attempt != 3 {
 		t.Errorf("%+v %+v", result, result.Error)
 	}
-	if n := len(stored(t, nc, "TOOLS_DEAD", "tools.dead.local")); n != 1 {
-		t.Errorf("%d dead letters", n)
+	letters, err := c.DeadLetters(t.Context(), client.DeadFilter{})
+	if err != nil || len(letters) != 1 || letters[0].ID != run.ID {
+		t.Fatalf("%+v, %v", letters, err)
+	}
+	// Its history is that of three executors, though none of them lived to tell.
+	by := map[string]bool{}
+	for i, e := range letters[0].History {
+		if by[e.Executor] = true; e.Type != contracts.TypeStarted || e.Attempt != i+1 || e.Engine != "local" {
+			t.Errorf("%+v", e)
+		}
+	}
+	if len(letters[0].History) != 3 || len(by) != 3 {
+		t.Errorf("%+v", letters[0].History)
 	}
 	expectStatus(t, nc, run.ID, "started started started finished")
 }

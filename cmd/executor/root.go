@@ -112,7 +112,7 @@ func (p *program) rootCommand() *cobra.Command {
 		commands  []*cobra.Command
 	}{
 		{"use", "Run tools:", []*cobra.Command{p.runCommand(), p.submitCommand(), p.logsCommand(), p.resultCommand(), p.cancelCommand(), p.toolsCommand()}},
-		{"serve", "Run executors:", []*cobra.Command{p.devCommand(), p.serveCommand(), p.psCommand(), p.doctorCommand(), p.provisionCommand(), p.healthcheckCommand()}},
+		{"serve", "Run executors:", []*cobra.Command{p.devCommand(), p.serveCommand(), p.psCommand(), p.deadCommand(), p.doctorCommand(), p.provisionCommand(), p.healthcheckCommand()}},
 		{"write", "Write contracts and clients:", []*cobra.Command{p.validateCommand(), p.schemaCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -60,6 +61,7 @@ func TestScripts(t *testing.T) {
 				ts.Setenv("NATS_URL", strings.TrimSpace(string(text)))
 			},
 			"exits":    exits,
+			"publish":  publish,
 			"jsonkeys": jsonKeys,
 			"appears":  appears,
 			"prints":   prints,
@@ -75,6 +77,24 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// publish stores a file in a stream, with headers: publish tools.exec.local file 'Name: value'.
+func publish(ts *testscript.TestScript, _ bool, args []string) {
+	nc, err := nats.Connect(ts.Getenv("NATS_URL"))
+	ts.Check(err)
+	defer nc.Close()
+	msg := nats.NewMsg(args[0])
+	msg.Data = []byte(strings.TrimSuffix(ts.ReadFile(args[1]), "\n"))
+	for _, header := range args[2:] {
+		name, value, _ := strings.Cut(header, ": ")
+		msg.Header.Set(name, value)
+	}
+	reply, err := nc.RequestMsg(msg, 5*time.Second)
+	ts.Check(err)
+	if strings.Contains(string(reply.Data), `"error"`) {
+		ts.Fatalf("%s", reply.Data)
+	}
 }
 
 // exits runs a program as exec does, and wants an exit code: exits 125 executor run nope.

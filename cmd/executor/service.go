@@ -119,6 +119,9 @@ func newService(ctx context.Context, config configs.Config, dataDir string, comp
 	}
 	if config.Tools.Registry {
 		s.shared = s.bus.Registry(func(entries map[string][][]byte) { s.registry.SetRegistered(entries, log) })
+		if !s.bus.AuthRequired() {
+			log.Warn().Msg("NATS asks nobody who he is: whoever reaches it can register tools, which are then run here; give it users (configs/nats), or set tools.registry to false")
+		}
 		if err := s.shared.Read(ctx); err != nil {
 			return nil, err
 		}

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/praxis-sdk/executor/client"
 	"github.com/praxis-sdk/executor/internal/contracts"
@@ -127,4 +129,23 @@ func (s *show) close() {
 		s.line = false
 		fmt.Fprint(s.p.stderr, "\r\x1b[K")
 	}
+}
+
+// printable is a text with escapes in place of what would move the cursor of a terminal, hide something, or is no text: for
+// what strangers sent.
+func printable(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return r == utf8.RuneError || !strconv.IsPrint(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		if r == utf8.RuneError && size == 1 || !strconv.IsPrint(r) {
+			b.WriteString(strings.Trim(strconv.Quote(s[:size]), `"`))
+		} else {
+			b.WriteString(s[:size])
+		}
+		s = s[size:]
+	}
+	return b.String()
 }

@@ -221,6 +221,9 @@ func (b *Bus) Conn() *nats.Conn { return b.nc }
 // Subjects are the names of the fleet.
 func (b *Bus) Subjects() contracts.Subjects { return b.subjects }
 
+// AuthRequired reports whether the server asks its clients who they are.
+func (b *Bus) AuthRequired() bool { return b.nc.AuthRequired() }
+
 // Connected reports whether there is a connection now.
 func (b *Bus) Connected() bool { return b.nc.IsConnected() }
 

@@ -5,7 +5,8 @@
 //	declare.go   streams, buckets and consumers: made if missing, else checked
 //	consume.go   a slot, then a request: the loop over the queues of an engine; bell.go: what wakes it
 //	lease.go     the right to a request, kept alive while it is handled
-//	record.go    what is stored about a run: read, claim, result, dead letter
+//	record.go    what is stored about a run: read, claim, result
+//	dead.go      what is given up on: the dead letter, and what led to it
 //	journal.go   events and output of an attempt: published in order, kept until stored
 //	spill.go     what of that is kept on disk while NATS is away; spillrecord.go: as which bytes
 //	copies.go    what goes to reply_to

@@ -189,26 +189,37 @@ func (f *follower) read(ctx context.Context, subject string, seq uint64) error {
 		f.ahead = f.ahead[i:]
 		return nil
 	}
-	f.ahead = nil
+	var err error
+	f.ahead, err = f.bus.replies(ctx, subject, seq, aheadOfFollower)
+	return err
+}
+
+// replies reads what comes at or after seq on a subject of the reply stream, at most so many messages and as much as one
+// question gives; none where there is nothing more yet.
+func (b *Bus) replies(ctx context.Context, subject string, seq uint64, most int) ([]*jetstream.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	batch, err := jetstreamext.GetBatch(ctx, f.bus.js, f.bus.subjects.Name(streamReply), aheadOfFollower,
+	batch, err := jetstreamext.GetBatch(ctx, b.js, b.subjects.Name(streamReply), most,
 		jetstreamext.GetBatchSeq(seq), jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchMaxBytes(aheadOfFollowerBytes))
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var found []*jetstream.RawStreamMsg
 	for msg, err := range batch {
 		switch {
 		case errors.Is(err, jetstreamext.ErrNoMessages):
-			return nil
-		case err != nil && len(f.ahead) > 0:
-			return nil // what has come is right; the rest is asked for again
+			return found, nil
+		case err != nil && len(found) > 0:
+			return found, nil // what has come is right; the rest is asked for again
 		case err != nil:
-			return err
+			return nil, err
 		}
-		f.ahead = append(f.ahead, msg)
+		found = append(found, msg)
 	}
-	return nil
+	if len(found) == 0 && ctx.Err() != nil { // which is how the library tells of an answer that did not come
+		return nil, ctx.Err()
+	}
+	return found, nil
 }
 
 // forward sends a stored message on, unless it is output that the asker has or that a later attempt replaced. An error

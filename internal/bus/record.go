@@ -1,15 +1,11 @@
 package bus
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -148,47 +144,6 @@ func (b *Bus) StoreResult(ctx context.Context, result *contracts.Result, trace s
 		}
 		if err := b.pause(ctx); err != nil {
 			return nil, err
-		}
-	}
-}
-
-// maxBuriedHeaders is how much of the headers of a request its dead letter keeps, in bytes, the short ones first. The server
-// takes 64 KiB in all.
-const maxBuriedHeaders = 16 << 10
-
-// Bury stores a request that is given up on, with what is known of it, before it leaves the queue.
-func (b *Bus) Bury(ctx context.Context, letter contracts.DeadLetter, d contracts.Delivery) error {
-	about, err := json.Marshal(letter)
-	if err != nil {
-		return err
-	}
-	msg := nats.NewMsg(b.subjects.Dead(letter.Engine))
-	msg.Data = d.Data
-	// No more headers than the server takes: what is buried may be just that which has too many. Those of the server mean
-	// something else here.
-	room := maxBuriedHeaders
-	for _, name := range slices.SortedFunc(maps.Keys(d.Header), func(a, b string) int { return cmp.Compare(len(d.Header.Get(a)), len(d.Header.Get(b))) }) {
-		value := d.Header.Get(name)
-		if room -= len(name) + len(value); room < 0 {
-			break
-		}
-		if !strings.HasPrefix(name, "Nats-") {
-			msg.Header[name] = []string{value}
-		}
-	}
-	msg.Header.Set(contracts.HeaderType, "dead")
-	msg.Header.Set("Tools-Dead", string(about))
-	msg.Header.Set(nats.MsgIdHdr, strconv.FormatInt(d.Created.Unix(), 36)+"."+strconv.FormatUint(letter.Seq, 10)) // one letter a request
-	for {
-		_, err := b.js.PublishMsg(ctx, msg)
-		if err == nil {
-			return nil
-		}
-		if !transient(err) {
-			return b.permanent("store the dead letter", err)
-		}
-		if err := b.pause(ctx); err != nil {
-			return err
 		}
 	}
 }

@@ -88,16 +88,3 @@ type Copies struct {
 	Reply   string // ReplyEvents or ReplyResult
 	Trace   string // traceparent, passed on in all messages about the run
 }
-
-// DeadLetter is a request that was given up on, as it is kept in the dead letter stream beside its original bytes.
-type DeadLetter struct {
-	ID        string    `json:"id,omitempty"`
-	Engine    string    `json:"engine"`
-	Seq       uint64    `json:"seq"` // of the request in its stream
-	Stored    time.Time `json:"stored"`
-	Executor  string    `json:"executor"`
-	Time      time.Time `json:"time"`
-	Delivered uint64    `json:"delivered"`
-	Attempts  int       `json:"attempts"` // claims
-	Error     *Error    `json:"error"`
-}

@@ -44,9 +44,11 @@ const (
 // Priorities are all of them, the first first.
 var Priorities = []string{PriorityHigh, PriorityNormal, PriorityLow}
 
+// MaxLabels is how many labels a request may have.
+const MaxLabels = 16
+
 // Bounds of a request.
 const (
-	maxLabels     = 16
 	maxLabelBytes = 256 // name and value together
 	maxReplyTo    = 256
 )
@@ -253,8 +255,8 @@ func (r *Request) check(d *decoder, n *yaml.Node) {
 			bad("reply_to", "%s", err)
 		}
 	}
-	if len(r.Labels) > maxLabels {
-		bad("labels", "has %d labels; %d at most", len(r.Labels), maxLabels)
+	if len(r.Labels) > MaxLabels {
+		bad("labels", "has %d labels; %d at most", len(r.Labels), MaxLabels)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Labels)) {
 		if len(name)+len(r.Labels[name]) > maxLabelBytes {

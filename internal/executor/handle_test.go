@@ -400,8 +400,16 @@ func TestEngineLosesTheTool(t *testing.T) {
 		t.Errorf("%d starts", n)
 	}
 	r.expectStatus("lost", "started retry started retry started finished")
-	if letters := r.deadLetters(); len(letters) != 1 || letters[0].Attempts != 2 && letters[0].Attempts != 3 {
-		t.Errorf("%+v", letters)
+	letters := r.deadLetters()
+	if len(letters) != 1 || letters[0].Attempts != 2 && letters[0].Attempts != 3 {
+		t.Fatalf("%+v", letters)
+	}
+	var past []string
+	for _, e := range letters[0].History {
+		past = append(past, fmt.Sprint(e.Type, e.Attempt))
+	}
+	if got := strings.Join(past, " "); got != "started1 retry1 started2 retry2 started3" || letters[0].Digest != result.Digest || letters[0].Tool != "inline" {
+		t.Errorf("history %s in %+v", got, letters[0])
 	}
 	r.queueEmpty()
 }

@@ -251,7 +251,7 @@ func (r *run) fill(result *contracts.Result) {
 func (r *run) bury(why *contracts.Error) contracts.Settlement {
 	d := r.delivery
 	err := r.executor.bus.Bury(r.store, contracts.DeadLetter{
-		ID: r.id, Engine: d.Engine, Seq: d.Seq, Stored: d.Stored, Executor: r.executor.config.Name, Time: time.Now().UTC(),
+		ID: r.id, Digest: r.digest, Engine: d.Engine, Seq: d.Seq, Stored: d.Stored, Executor: r.executor.config.Name, Time: time.Now().UTC(),
 		Delivered: d.Delivered, Attempts: max(r.attempt-1, 0), Error: why,
 	}, d)
 	if errors.Is(err, contracts.ErrPermanent) {

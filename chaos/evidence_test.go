@@ -214,7 +214,8 @@ func (f *fleet) strangers() []string {
 		if err := names.Err(); err != nil {
 			return []string{err.Error()}
 		}
-		if watchers > len(f.seats) {
+		// A cluster may need minutes to forget the consumer of a watcher that has lost its server and made another one.
+		if watchers > len(f.seats) && len(f.servers) == 1 {
 			found = append(found, fmt.Sprintf("%s has %d consumers for %d executors", s.Config.Name, watchers, len(f.seats)))
 		}
 	}

@@ -38,7 +38,7 @@ type Unserved struct {
 	loops    map[string]*loop     // of engines that we know
 	slots    *Slots
 	running  sync.WaitGroup
-	crowd    time.Duration // how much longer the rounds take in a large fleet
+	crowd    int // how much longer the rounds take in a large fleet
 }
 
 // Unserved makes the care for unserved engines.
@@ -84,7 +84,9 @@ func (u *Unserved) Care(take, work context.Context) {
 }
 
 // pause is the time to the next round, in which one of a large fleet is enough.
-func (u *Unserved) pause() time.Duration { return u.crowd * (u.Grace/6 + rand.N(u.Grace/3)) }
+func (u *Unserved) pause() time.Duration {
+	return time.Duration(u.crowd) * (u.Grace/6 + rand.N(u.Grace/3))
+}
 
 // round returns the engines that have had requests and no instance for the grace.
 func (u *Unserved) round(ctx context.Context) []string {
@@ -101,7 +103,7 @@ func (u *Unserved) round(ctx context.Context) []string {
 		clear(u.since)
 		return nil
 	}
-	u.crowd = time.Duration(1 + len(fleet)/crowd)
+	u.crowd = 1 + len(fleet)/crowd
 	there := contracts.Serving(fleet)
 	for _, one := range fleet {
 		if one.Drains { // it may be about to start again: the grace begins when it has gone

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -54,7 +55,7 @@ func (e *Executor) Healthy(engine string) error {
 func (e *Executor) Check(ctx context.Context) {
 	var checks sync.WaitGroup
 	for name := range e.engines {
-		checks.Go(func() { e.check(ctx, name) })
+		checks.Go(func() { _ = e.check(ctx, name) })
 	}
 	checks.Wait()
 }
@@ -136,10 +137,11 @@ func (e *Executor) check(ctx context.Context, name string) error {
 	e.health.wrong[name] = err
 	changed := e.health.changed
 	e.health.mu.Unlock()
+	first := errors.Is(before, errUnchecked)
 	switch {
-	case err != nil && (before == nil || before == errUnchecked):
+	case err != nil && (before == nil || first):
 		e.log.Warn().Str("engine", name).Str("reason", contracts.AsError(err).Message).Msg("engine takes no work now; trying it again")
-	case err == nil && before != nil && before != errUnchecked:
+	case err == nil && before != nil && !first:
 		e.log.Info().Str("engine", name).Msg("engine takes work again")
 	}
 	if (err == nil) != (before == nil) {

@@ -69,7 +69,7 @@ type seat struct {
 type options struct {
 	servers   int    // 1, or 3 for a cluster with three replicas
 	executors int    // 0: 3
-	slots     int    // 0: 6
+	slots     int    // 0: 16, so that what comes back finds room
 	spill     string // "": 64Mi
 }
 
@@ -80,7 +80,7 @@ func newFleet(t *testing.T, o options) *fleet {
 		o.executors = 3
 	}
 	if o.slots == 0 {
-		o.slots = 6
+		o.slots = 16
 	}
 	if o.spill == "" {
 		o.spill = "64Mi"

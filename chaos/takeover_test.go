@@ -13,7 +13,7 @@ const takeoverMost = ackWait + time.Second
 
 // testTakeover measures it: two executors with little to do, a few runs each, a kill. The one that is left has to notice by itself.
 func testTakeover(t *testing.T) {
-	f := newFleet(t, options{servers: 1, executors: 2, slots: 12})
+	f := newFleet(t, options{servers: 1, executors: 2})
 	rounds := max(4, asked.requests/30)
 	var requests []*request
 	for range rounds {

@@ -65,7 +65,7 @@ func TestBackoffIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const delay = 1500 * time.Millisecond
+	const delay = 3500 * time.Millisecond // longer than the lease of the dead one
 	event := contracts.Event{Type: contracts.TypeStarted, ID: "later", Attempt: 1, Executor: "dead", Time: time.Now(), ExecSeq: 1, Digest: request.Digest(), Engine: "local"}
 	seq, err := r.bus.Advance(t.Context(), event, 0, "")
 	if err != nil {

@@ -264,7 +264,9 @@ func TestAskingAgainWhileItIsPassedOn(t *testing.T) {
 		t.Error("another request's result is stored for it")
 	}
 	again := fleet[0].askOn("tools.exec.docker", request)
-	fleet[0].await("the one that asks again waits", func() bool { return strings.Contains(fleet[0].logs.text(), "another request with this id is being run") })
+	fleet[0].await("the one that asks again waits", func() bool {
+		return strings.Contains(fleet[0].logs.text(), "another request with this id is being run")
+	})
 	fleet[1].engine.Release("go")
 	for _, a := range []*answer{first, again} {
 		if result := a.result(); result.Status != contracts.Succeeded || result.Engine != "local" || triedOf(result) != "docker:engine_unavailable" {

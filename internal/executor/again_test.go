@@ -55,6 +55,40 @@ func TestBackoffOutlivesTheExecutor(t *testing.T) {
 	}
 }
 
+// Nor by the death of an executor that had stored when the next start is to be, and had not told the queue yet.
+func TestBackoffIsReadAgain(t *testing.T) {
+	r := newRig(t)
+	r.stop(nil)
+	text := `{"id":"later","tool":"again","args":{"a":"out:x"}}`
+	a := r.ask(text)
+	request, err := contracts.DecodeRequest([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const delay = 3500 * time.Millisecond // longer than the lease of the dead one
+	event := contracts.Event{Type: contracts.TypeStarted, ID: "later", Attempt: 1, Executor: "dead", Time: time.Now(), ExecSeq: 1, Digest: request.Digest(), Engine: "local"}
+	seq, err := r.bus.Advance(t.Context(), event, 0, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	event.Type, event.Code, event.Reason, event.DelayMS = contracts.TypeRetry, contracts.ExitNonzero, "x", milliseconds(delay)
+	if seq, err = r.bus.Advance(t.Context(), event, seq, ""); seq == 0 || err != nil {
+		t.Fatal(seq, err)
+	}
+	// The dead executor had taken it.
+	if _, err := r.bus.Conn().Request("$JS.API.CONSUMER.MSG.NEXT.TOOLS_EXEC.local", []byte(`{"batch":1,"no_wait":true}`), 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	joinRig(t, r.url, func(c *Config) { c.Name = "heir" })
+	result := a.result()
+	if result.Status != contracts.Succeeded || result.Attempt != 2 {
+		t.Errorf("%+v", result)
+	}
+	if began := result.Time.Add(-time.Duration(result.Timings.RunMS * float64(time.Millisecond))); began.Before(event.Time.Add(delay)) {
+		t.Errorf("started again %s before its time", event.Time.Add(delay).Sub(began))
+	}
+}
+
 // Deaths of executors and retries count together, and each claim has a number of its own.
 func TestAttemptsAcrossDeathsAndRetries(t *testing.T) {
 	r := newRig(t)

@@ -256,7 +256,6 @@ func TestAskingAgainWhileItIsPassedOn(t *testing.T) {
 	first := fleet[0].askOn("tools.exec.docker", request)
 	fleet[0].expectStatus("twice", "fallback")
 	fleet[0].awaitQueued(5)
-	again := fleet[0].askOn("tools.exec.docker", request)
 	other := fleet[0].askOn("tools.exec.docker", `{"id":"twice","tool":"moves","args":{"no":"such"}}`)
 	if result := other.result(); result.Status != contracts.Rejected {
 		t.Errorf("%+v", result)
@@ -264,6 +263,10 @@ func TestAskingAgainWhileItIsPassedOn(t *testing.T) {
 	if n := len(fleet[0].stored("TOOLS_RESULT", "tools.reply.twice.result")); n != 0 {
 		t.Error("another request's result is stored for it")
 	}
+	again := fleet[0].askOn("tools.exec.docker", request)
+	fleet[0].await("the one that asks again waits", func() bool {
+		return strings.Contains(fleet[0].logs.text(), "another request with this id is being run")
+	})
 	fleet[1].engine.Release("go")
 	for _, a := range []*answer{first, again} {
 		if result := a.result(); result.Status != contracts.Succeeded || result.Engine != "local" || triedOf(result) != "docker:engine_unavailable" {

@@ -50,7 +50,6 @@ async def stream(url, request, output, started):
 def write(name, data):
     getattr(sys, name).buffer.write(data)
     getattr(sys, name).flush()
-
 logging.getLogger("nats").setLevel("CRITICAL")  # it need not tell that connections come and go
 request = {"id": uuid.uuid4().hex, "tool": sys.argv[1], "args": json.loads((sys.argv[2:] or ["{}"])[0])}
 result = asyncio.run(stream(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"), request, write, lambda attempt:

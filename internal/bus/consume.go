@@ -76,7 +76,7 @@ type EngineIntake struct {
 func (b *Bus) Consume(take, work context.Context, in Intake) error {
 	loops := make([]*loop, len(in.Engines))
 	for i, engine := range in.Engines {
-		l := &loop{bus: b, engine: engine.Engine, own: engine.Slots, shared: in.Slots, isOpen: engine.Open, weights: in.Weights, work: work, handle: in.Handle}
+		l := &loop{bus: b, engine: engine.Engine, own: engine.Slots, shared: in.Slots, isOpen: engine.Open, weights: in.Weights, work: work, handle: in.Handle, running: &sync.WaitGroup{}}
 		err := b.patiently(take, func() error { return l.open(take) })
 		if take.Err() != nil {
 			return nil //nolint:nilerr // asked to stop before it began
@@ -108,9 +108,9 @@ type loop struct {
 	queues  []queue // by priority, the first first
 	turn    float64 // of the queue that was taken from last
 	bell    *bell
-	running sync.WaitGroup
-	waiting atomic.Int64 // deliveries that have given their slot back
-	failing string       // the last error of a look, to log it once
+	running *sync.WaitGroup // handlers
+	waiting atomic.Int64    // deliveries that have given their slot back
+	failing string          // the last error of a look, to log it once
 }
 
 func (l *loop) open(ctx context.Context) error {

@@ -149,7 +149,7 @@ func (u *Unserved) queued(ctx context.Context) (map[string]bool, error) {
 func (u *Unserved) drain(take, work context.Context, engine string, waits []time.Duration) error {
 	l := u.loops[engine]
 	if l == nil {
-		l = &loop{bus: u.bus, engine: engine, shared: u.slots, work: work, handle: u.handle}
+		l = &loop{bus: u.bus, engine: engine, shared: u.slots, work: work, handle: u.handle, running: &u.running}
 		ctx, cancel := context.WithTimeout(take, requestTimeout)
 		defer cancel()
 		if err := l.open(ctx); err != nil {
@@ -175,7 +175,6 @@ func (u *Unserved) drain(take, work context.Context, engine string, waits []time
 			}
 			found = true
 			l.start(take, m)
-			u.running.Go(l.running.Wait)
 		}
 		if found {
 			return nil

@@ -833,11 +833,14 @@ func makeTraffic(t *testing.T) *traffic {
 		t.Errorf("followed: %s", got)
 	}
 	second.stop()
+	gone := func(name string) bool { // those who read the bucket are told of it as well
+		return said.count(func(m *nats.Msg) bool {
+			return m.Header.Get("KV-Operation") == "DEL" && m.Subject == "$KV.TOOLS_EXECUTORS."+name
+		}) > 0
+	}
 	eventually(t, "everything was heard", func() bool {
 		return said.has(contracts.TypeFinished, "tools.reply.long-0.status") && said.has(contracts.TypeFinished, "tools.reply.long-2.status") &&
-			said.count(func(m *nats.Msg) bool {
-				return m.Header.Get("KV-Operation") == "DEL" && strings.HasPrefix(m.Subject, "$KV.TOOLS_EXECUTORS.")
-			}) == 2
+			gone("first") && gone("second")
 	})
 	if err := errors.Join(k.nc.Flush(), listener.Flush(), everything.Drain()); err != nil {
 		t.Fatal(err)

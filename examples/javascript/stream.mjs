@@ -50,7 +50,7 @@ async function stream(nc, request, output, started) {
 }
 const { env } = process, url = new URL(env.NATS_URL ?? "nats://127.0.0.1:4222"); // nats.js takes no token from a URL
 const auth = url.password ? { user: url.username, pass: url.password } : { token: url.username || undefined };
-const nc = await connect({ servers: url.host, inboxPrefix: env.NATS_INBOX_PREFIX, ...auth, maxReconnectAttempts: -1, pingInterval: 10_000 });
+const nc = await connect({ servers: url.host, inboxPrefix: env.NATS_INBOX_PREFIX, ...auth, maxReconnectAttempts: -1, pingInterval: 1e4 });
 const request = { id: randomUUID(), tool: process.argv[2], args: JSON.parse(process.argv[3] ?? "{}") };
 const result = await stream(nc, request, async (name, data) => process[name].write(data) || once(process[name], "drain"),
   (attempt) => attempt > 1 && console.error(`attempt ${attempt} begins; what was printed so far is void`));

@@ -29,7 +29,7 @@ func (p *program) toolsPushCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "push PATH...", Short: "Register contracts, so that all executors know them", Args: some("the contracts, files or directories, to register"),
 		Long: `push checks contracts, files or directories of them, as validate does, and writes them into the registry of the fleet. All
-executors know them within a second; runs under way keep what they began with. A contract with the name and version of one
+executors know them within a second; attempts under way keep what they began with. A contract with the name and version of one
 that is there replaces it. Nothing is written if anything is wrong, if a path is relative that only a directory could give
 a beginning to, or if the executors have a name from their own directories, which are stronger.`,
 		Example: "  executor tools push my-tool.yaml\n  executor tools push tools/ --dry-run",

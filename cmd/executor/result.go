@@ -143,13 +143,13 @@ func (p *program) printResult(r *client.Result) error {
 	for _, t := range r.Tried {
 		add("tried", fmt.Sprintf("%s: %s (%s)", t.Engine, t.Reason, t.Code))
 	}
-	if t := r.Timings; t.TotalMS > 0 {
+	if t := r.Timings; t != nil && t.TotalMS > 0 {
 		add("times", fmt.Sprintf("queued %s, prepared %s, ran %s", milliseconds(t.QueuedMS), milliseconds(t.PrepareMS), milliseconds(t.RunMS)))
 	}
 	if !r.Time.IsZero() {
 		add("ended", r.Time.Local().Format(time.DateTime)+" ("+age(r.Time)+" ago)")
 	}
-	if r.Attempt > 0 {
+	if r.Isolation != nil { // not where nobody knows how the tool ended
 		add("isolation", fmt.Sprintf("%s, network %s, limits %s", cmp.Or(r.Isolation.Tier, "none"), cmp.Or(r.Isolation.Network, "host"), cmp.Or(r.Isolation.Limits, "none")))
 	}
 	if err := p.table(rows); err != nil {

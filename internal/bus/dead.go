@@ -36,13 +36,16 @@ func (b *Bus) Bury(ctx context.Context, letter contracts.DeadLetter, d contracts
 	// something else here.
 	room := maxBuriedHeaders
 	for _, name := range slices.SortedFunc(maps.Keys(d.Header), func(a, b string) int { return cmp.Compare(len(d.Header.Get(a)), len(d.Header.Get(b))) }) {
-		value := d.Header.Get(name)
-		if room -= len(name) + len(value); room < 0 {
+		if strings.HasPrefix(name, "Nats-") {
+			continue
+		}
+		for _, value := range d.Header[name] {
+			room -= len(name) + len(value)
+		}
+		if room < 0 {
 			break
 		}
-		if !strings.HasPrefix(name, "Nats-") {
-			msg.Header[name] = []string{value}
-		}
+		msg.Header[name] = d.Header[name]
 	}
 	msg.Header.Set(contracts.HeaderType, contracts.TypeDead)
 	msg.Header.Set(contracts.HeaderDead, string(about))

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -161,9 +162,9 @@ func (t Limit) Wait(ctx context.Context) (free func(), err error) {
 	return nil, context.Cause(ctx)
 }
 
-// of returns the limit, known or new. All methods below are called with the lock.
+// of returns the limit, known or new. The same tool with another number, as versions of it may have, is another limit. All methods below are called with the lock.
 func (l *limits) of(t Limit) *limit {
-	sum := sha256.Sum256([]byte(t.tool + "\x00" + t.key))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d", t.tool, t.key, t.n))
 	hash := hex.EncodeToString(sum[:8])
 	one := l.open[hash]
 	if one == nil {

@@ -154,6 +154,7 @@ func (r *Registry) CatchUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, registryCatchUp)
 	defer cancel()
 	begin = time.Now()
+	defer func() { r.asked = begin }() // a failure as well: who waited meanwhile does not wait for another
 	now, err := r.look(ctx)
 	if err != nil {
 		return
@@ -163,7 +164,6 @@ func (r *Registry) CatchUp(ctx context.Context) {
 		seen, moved := r.seen, r.moved
 		r.mu.Unlock()
 		if seen >= now.last {
-			r.asked = begin
 			return
 		}
 		select {

@@ -78,6 +78,7 @@ type Event struct {
 
 	// started
 	Tool     string  `json:"tool,omitempty"`
+	Delivery string  `json:"delivery,omitempty"` // of the contract, which may be another one when somebody asks
 	QueuedMS float64 `json:"queued_ms,omitempty"`
 
 	// progress

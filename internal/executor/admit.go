@@ -37,10 +37,8 @@ func (r *run) admit() (*contracts.Settlement, error) {
 	if s, err := r.settled(); s != nil || err != nil {
 		return s, err
 	}
-	if denied == nil || isElsewhere(denied) {
-		if over := r.over(time.Now()); over != nil {
-			denied = over
-		}
+	if over := r.over(time.Now(), denied); over != nil {
+		denied = over
 	}
 	settlement := contracts.Settlement{}
 	switch {
@@ -55,22 +53,31 @@ func (r *run) admit() (*contracts.Settlement, error) {
 }
 
 // over reports why a run is not to be started whatever the engine: it was cancelled, its time has passed, or it was started
-// as often as it may.
-func (r *run) over(now time.Time) *contracts.Error {
+// as often as it may. denied is what is wrong about the request now. Of a run that was started before, that is not the whole
+// truth: its contract may have been taken away since.
+func (r *run) over(now time.Time, denied *contracts.Error) *contracts.Error {
+	status := r.record.Status
+	wrong := denied != nil && !isElsewhere(denied)
+	begun := status != nil && status.Attempt > 0
+	if wrong && !begun {
+		return nil
+	}
 	if r.record.Cancelled {
 		return contracts.Errorf(contracts.CancelledCode, "somebody asked for the run to stop before it began")
 	}
 	if late := r.expired(now); late != nil {
 		return late
 	}
-	status := r.record.Status
-	if r.contract == nil || status == nil || status.Attempt == 0 {
+	if !begun {
 		return nil
 	}
 	if status.Type == contracts.TypeStarted {
 		if err := r.died("the executor " + status.Executor + " was lost under it"); err != nil {
 			return err
 		}
+	}
+	if wrong {
+		return contracts.Errorf(contracts.ExecutorLost, "it was started %d times and came to no end, and cannot be started again: %s", status.Attempt, denied.Message)
 	}
 	if most := r.contract.Attempts(r.executor.config.MaxAttempts); r.attempt > most {
 		return contracts.Errorf(contracts.ExecutorLost, "it was started %d times, which is as often as it is tried (%s), and no start came to an end", r.attempt-1, bound(r.contract))
@@ -80,11 +87,12 @@ func (r *run) over(now time.Time) *contracts.Error {
 
 // died is nil where a run whose executor died may be started again, else how it ends.
 func (r *run) died(how string) *contracts.Error {
+	started := r.record.Status
 	switch {
-	case r.contract.Delivery == contracts.AtMostOnce:
+	case r.contract != nil && r.contract.Delivery == contracts.AtMostOnce, started != nil && started.Delivery == contracts.AtMostOnce:
 		r.unknown = true
 		return contracts.Errorf(contracts.ExecutorLost, "%s after the start; whether the tool ran to its end nobody knows, and its contract forbids to start it twice (delivery: at_most_once): look what it has done", how)
-	case !r.contract.Again(contracts.Lost):
+	case r.contract != nil && !r.contract.Again(contracts.Lost):
 		return contracts.Errorf(contracts.ExecutorLost, "%s, and its contract does not ask for another start (retry.on)", how)
 	}
 	return nil
@@ -170,7 +178,11 @@ func (r *run) wait() (*contracts.Settlement, error) {
 		}
 		key = strings.Join(text, "")
 	}
-	limit := r.executor.bus.Limit(c.Name, key, c.Concurrency)
+	tool := c.Name
+	if r.request.Contract != nil {
+		tool = "inline:" + tool // it shares nothing with the operator's tool of that name
+	}
+	limit := r.executor.bus.Limit(tool, key, c.Concurrency)
 	free, err := limit.Try(r.ctx)
 	if err != nil {
 		return nil, err

@@ -152,6 +152,29 @@ func TestAtMostOnce(t *testing.T) {
 	heir.queueEmpty()
 }
 
+// Nor does it matter that its contract has gone since: it was started, and that is what counts.
+func TestAtMostOnceWithoutItsContract(t *testing.T) {
+	r := newRig(t)
+	r.stop(nil)
+	text := `{"id":"gone","tool":"removed"}`
+	a := r.ask(text)
+	request, err := contracts.DecodeRequest([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := contracts.Event{Type: contracts.TypeStarted, ID: "gone", Attempt: 1, Executor: "dead", Time: time.Now(), ExecSeq: 1, Digest: request.Digest(), Engine: "local", Delivery: contracts.AtMostOnce}
+	if seq, err := r.bus.Advance(t.Context(), dead, 0, ""); seq == 0 || err != nil {
+		t.Fatal(seq, err)
+	}
+	if _, err := r.bus.Conn().Request("$JS.API.CONSUMER.MSG.NEXT.TOOLS_EXEC.local", []byte(`{"batch":1,"no_wait":true}`), 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	joinRig(t, r.url, func(c *Config) { c.Name = "heir" })
+	if result := a.result(); result.Status != contracts.Unknown || result.Attempt != 1 {
+		t.Errorf("%+v %v", result, result.Error)
+	}
+}
+
 // A holder that was taken for dead says nothing to the queue: what he says would be taken as said by the new one.
 func TestStaleHolder(t *testing.T) {
 	r := newRig(t)

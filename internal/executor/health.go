@@ -106,7 +106,7 @@ func (e *Executor) ask(ctx context.Context, name string) chan error {
 	e.health.mu.Lock()
 	defer e.health.mu.Unlock()
 	answer := e.health.asked[name]
-	if answer == nil {
+	if answer == nil || len(answer) > 0 { // an answer that came after its time says nothing about now
 		answer = make(chan error, 1)
 		e.health.asked[name] = answer
 		go func() { answer <- e.engines[name].Ready(ctx) }()

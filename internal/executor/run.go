@@ -53,7 +53,7 @@ func (r *run) claim() error {
 	for {
 		r.started = time.Now()
 		started := r.event(contracts.TypeStarted)
-		started.Tool = r.contract.Name
+		started.Tool, started.Delivery = r.contract.Name, r.contract.Delivery
 		started.QueuedMS = milliseconds(r.fetched.Sub(r.since()))
 		seq, err := r.executor.bus.Advance(r.ctx, started, r.record.StatusSeq, r.copies.Trace)
 		if err != nil {

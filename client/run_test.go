@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type door struct {
 	mu      sync.Mutex
 	asked   []string // "stream", or "follow" with what was asked for
 	answers [][]string
+	dropped atomic.Bool // something of what a client was sent
 }
 
 // newDoor answers the first question by the first script, and so on; the last one also answers all later ones.
@@ -121,7 +123,11 @@ func (d *door) questions() string {
 
 func (d *door) client() *client.Client {
 	d.t.Helper()
-	nc, err := nats.Connect(d.url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	nc, err := nats.Connect(d.url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		if errors.Is(err, nats.ErrSlowConsumer) {
+			d.dropped.Store(true)
+		}
+	}))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -314,7 +320,9 @@ func TestSlowReader(t *testing.T) {
 				// All of it comes meanwhile, more than is kept for us.
 				d.nc.Publish("told", nil)
 				<-told
-				<-time.After(500 * time.Millisecond)
+				for deadline := time.Now().Add(20 * time.Second); !d.dropped.Load() && time.Now().Before(deadline); {
+					time.Sleep(time.Millisecond)
+				}
 			}
 			bytes += len(event.Data)
 		}

@@ -125,12 +125,17 @@ func (p *program) ended(event client.Event, asJSON bool) error {
 			fmt.Fprintf(p.stderr, "executor: %d bytes of output were beyond what is published of one run\n", result.DroppedBytes)
 		}
 	case result.Error != nil:
-		code.text = fmt.Sprintf("%s: %s", result.Status, result.Error.Message)
+		code.text = endText(result)
 	}
 	if code.code == exitOK {
 		return nil
 	}
 	return code
+}
+
+// endText says how a run ended that has an error.
+func endText(result *client.Result) string {
+	return fmt.Sprintf("%s: %s", result.Status, result.Error.Message)
 }
 
 // codeOf is the code to exit with after a run.

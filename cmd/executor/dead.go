@@ -20,7 +20,8 @@ import (
 func (p *program) deadCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "dead", Short: "Look at requests that were given up on, and hand them in again", Args: unknownCommand,
-		Long: `dead is about dead letters: requests that were rejected or lost, kept as they came, with the reason and what led to it.
+		Long: `dead is about dead letters: requests that were rejected in a queue, or whose run is lost, unknown or unavailable, kept as they
+came, with the reason and what led to it.
 It reads and changes their stream, for which the user needs the rights of an operator.`,
 		Example: "  executor dead ls --since 1h\n  executor dead show 17\n  executor dead replay 17 --edit",
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },

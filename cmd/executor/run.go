@@ -28,7 +28,7 @@ name that the executors know; FILE is a contract of your own, where they allow t
 Ctrl-C stops the tool; a second one leaves it alone and ends this command.
 
 Exit codes: the tool's own; 128+n where signal n ended it; 124 after a timeout; 130 after a cancel; 125 where it was not run
-(rejected, unavailable, expired, lost); 2 for mistakes on the command line; 1 where the executors cannot be reached.`,
+to an end (rejected, unavailable, expired, lost, unknown); 2 for mistakes on the command line; 1 where the executors cannot be reached.`,
 		Example: `  executor run system_info
   executor run python_data_processor --arg operation=numbers --arg data=1,2,3,4,5
   executor run ./my-tool.yaml --arg count=3 --timeout 10s

@@ -115,7 +115,7 @@ func TestRegistryVersions(t *testing.T) {
 // Of a file that is not taken one mistake is told: an unknown key before one that is missing, and how many more there are.
 func TestRefusedTellsTheMistakeThatMatters(t *testing.T) {
 	for _, test := range []struct{ text, want, more string }{
-		{"nmae: a\nengine: local\nengine_spec: {command: [x]}\n", `:1:1: nmae: unknown key; did you mean "name"?`, " (and 1 more; executor validate FILE)"},
+		{"naem: a\nengine: local\nengine_spec: {command: [x]}\n", `:1:1: naem: unknown key; did you mean "name"?`, " (and 1 more; executor validate FILE)"},
 		{"engine: local\nengine_spec: {command: [x]}\n", "name: is missing; ", ""},
 		{"name: a\nengine: local\nengine_spec: {command: [x]}\nfallbak: []\n", `fallbak: unknown key; did you mean "fallback"?`, ""},
 		{"name: a.b\nengine: local\nengine_spec: {command: [x]}\nfallbak: []\n", "name: ", " (and 1 more; executor validate FILE)"},

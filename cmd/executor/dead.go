@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +20,8 @@ import (
 func (p *program) deadCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "dead", Short: "Look at requests that were given up on, and hand them in again", Args: unknownCommand,
-		Long: `dead is about dead letters: requests that were rejected or lost, kept as they came, with the reason and what led to it.
+		Long: `dead is about dead letters: requests that were rejected in a queue, or whose run is lost, unknown or unavailable, kept as they
+came, with the reason and what led to it.
 It reads and changes their stream, for which the user needs the rights of an operator.`,
 		Example: "  executor dead ls --since 1h\n  executor dead show 17\n  executor dead replay 17 --edit",
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
@@ -76,6 +78,17 @@ func oneOf[T ~string](flag, word string, known []T) error {
 	return usage("--%s %s: there are %s", flag, word, strings.Join(all, ", "))
 }
 
+// checkQueue finds what cannot be the engine of a letter: it may be any token of a subject, as of requests to a queue that no
+// engine has.
+func checkQueue(engine string) error {
+	if engine == "" || oneToken.MatchString(engine) {
+		return nil
+	}
+	return usage("--engine %q: a letter's engine is one token of a subject, without white space, dots and wildcards", engine)
+}
+
+var oneToken = regexp.MustCompile(`^[^.*>\s[:cntrl:]]+$`)
+
 // deadList is what dead ls --json prints.
 type deadList struct {
 	Letters []client.DeadLetter `json:"letters"`
@@ -103,7 +116,7 @@ func (p *program) deadListCommand() *cobra.Command {
 		if limit <= 0 {
 			return usage("--limit must be above 0")
 		}
-		if err := cmp.Or(oneOf("engine", engine, contracts.Engines), oneOf("code", code, contracts.Codes)); err != nil {
+		if err := cmp.Or(checkQueue(engine), oneOf("code", code, contracts.Codes)); err != nil {
 			return err
 		}
 		executors, nc, err := flags.connect(c.Context())
@@ -122,6 +135,12 @@ func (p *program) deadListCommand() *cobra.Command {
 		}
 		if asJSON {
 			return p.printJSON(list)
+		}
+		if len(list.Letters) == 0 && engine != "" && !slices.Contains(contracts.Engines, engine) {
+			if near := contracts.Closest(engine, contracts.Engines); near != "" {
+				_, err := fmt.Fprintf(p.stdout, "there are no such dead letters; did you mean --engine %s?\n", near)
+				return err
+			}
 		}
 		return p.printDeadList(list, engine != "" || code != "" || since != 0)
 	}
@@ -253,7 +272,7 @@ func (p *program) deadRemoveCommand() *cobra.Command {
 		case all && !yes && !p.interactive():
 			return usage("--all removes for good, and there is no terminal to ask; add --yes if it is meant")
 		}
-		if err := cmp.Or(oneOf("engine", engine, contracts.Engines), checkLetters(args)); err != nil {
+		if err := cmp.Or(checkQueue(engine), checkLetters(args)); err != nil {
 			return err
 		}
 		executors, nc, err := flags.connect(c.Context())

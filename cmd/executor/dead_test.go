@@ -5,11 +5,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/praxis-sdk/executor/client"
+	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
 func TestSpan(t *testing.T) {
@@ -65,6 +71,47 @@ func TestAskEndsWithTheCommand(t *testing.T) {
 		if ok, err := p.ask(t.Context(), "Well?", true); ok != want || err != nil {
 			t.Errorf("%q: %v, %v", answer, ok, err)
 		}
+	}
+}
+
+// Before the first attempt there is none to speak of.
+func TestNoAttempt(t *testing.T) {
+	if got, want := pastText(client.PastEvent{Type: client.TypeRetry, Executor: "a", Code: "engine_unavailable", Reason: "no daemon"}), "a: engine_unavailable: no daemon"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got, want := describe(&client.Event{Event: contracts.Event{Type: client.TypeRetry, Reason: "no daemon"}}), "not started (no daemon); it will be tried again"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for attempt, want := range map[int]string{0: "engine local on a", 2: "engine local on a, attempt 2"} {
+		var out bytes.Buffer
+		if err := (&program{stdout: &out}).printResult(&client.Result{ID: "x", Status: contracts.Rejected, Engine: "local", Executor: "a", Attempt: attempt}); err != nil {
+			t.Fatal(err)
+		}
+		if text := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(text, want) || strings.Contains(text, "attempt 0") {
+			t.Errorf("%d: %s", attempt, text)
+		}
+	}
+}
+
+// A question that nobody answers names what may be missing; what is known otherwise stays as it is.
+func TestExplain(t *testing.T) {
+	const hint = "; may this user read its answers? give the inbox prefix of this user: --inbox-prefix"
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("discover: %w", context.DeadlineExceeded), "discover: context deadline exceeded" + hint},
+		{nats.ErrTimeout, "nats: timeout" + hint},
+		{errors.Join(context.DeadlineExceeded, nats.ErrPermissionViolation), "context deadline exceeded\nnats: permissions violation"},
+		{context.Canceled, "context canceled"},
+	} {
+		err := explain(test.err)
+		if err.Error() != test.want || !errors.Is(err, test.err) {
+			t.Errorf("%q, want %q", err, test.want)
+		}
+	}
+	if explain(nil) != nil {
+		t.Error("an error of none")
 	}
 }
 

@@ -150,7 +150,10 @@ func (p *program) printHistory(l *client.DeadLetter) error {
 
 // pastText says in words what an event of the history tells.
 func pastText(e client.PastEvent) string {
-	text := fmt.Sprintf("attempt %d, %s", e.Attempt, e.Executor)
+	text := e.Executor
+	if e.Attempt > 0 {
+		text = fmt.Sprintf("attempt %d, %s", e.Attempt, e.Executor)
+	}
 	switch e.Type {
 	case client.TypeStarted:
 		text = fmt.Sprintf("attempt %d on %s, by %s", e.Attempt, cmp.Or(e.Engine, "?"), e.Executor)

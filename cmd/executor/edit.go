@@ -18,7 +18,8 @@ import (
 var errUnchanged = errors.New("nothing was changed, so nothing is done")
 
 // edit has a person change a text in the editor of $VISUAL or $EDITOR, until check finds nothing wrong with it. On a terminal
-// a mistake can be mended in the editor; elsewhere it ends the edit. Of an edit that ends so the file is kept.
+// a mistake can be mended in the editor; elsewhere it ends the edit. However an edit ends that came to nothing: where something
+// was changed, the file is kept and the error names it.
 func (p *program) edit(ctx context.Context, name string, text []byte, check func([]byte) error) error {
 	dir, err := os.MkdirTemp("", "executor-edit-") // for its owner only: requests may hold secrets
 	if err != nil {
@@ -30,21 +31,23 @@ func (p *program) edit(ctx context.Context, name string, text []byte, check func
 		return err
 	}
 	before := text
+	var wrong error // about before
 	for {
-		if err := p.openEditor(ctx, file); err != nil {
-			os.RemoveAll(dir)
-			return err
-		}
+		failed := p.openEditor(ctx, file)
 		after, err := os.ReadFile(file)
-		if err != nil {
-			return fmt.Errorf("read what was edited: %w", err)
-		}
-		if len(bytes.TrimSpace(after)) == 0 || bytes.Equal(after, before) {
+		nothing := err == nil && (len(bytes.TrimSpace(after)) == 0 || bytes.Equal(after, text))
+		switch {
+		case nothing:
 			os.RemoveAll(dir)
-			return errUnchanged
+			return cmp.Or(failed, errUnchanged)
+		case failed != nil:
+			return kept(failed, file)
+		case err != nil:
+			return fmt.Errorf("read what was edited: %w", err)
+		case bytes.Equal(after, before): // with the mistake in it
+			return kept(wrong, file)
 		}
-		wrong := check(after)
-		if wrong == nil {
+		if wrong = check(after); wrong == nil {
 			os.RemoveAll(dir)
 			return nil
 		}
@@ -53,14 +56,25 @@ func (p *program) edit(ctx context.Context, name string, text []byte, check func
 			fmt.Fprintln(p.stderr, "executor:", wrong)
 			again, err := p.ask(ctx, "Edit again?", true)
 			if err != nil {
-				return err
+				fmt.Fprintln(p.stderr) // the question's line ends with ^C
+				return kept(err, file)
 			}
 			if again {
 				continue
 			}
 		}
-		return fmt.Errorf("%w (what was edited is in %s)", wrong, file)
+		return kept(wrong, file)
 	}
+}
+
+// kept is the error of an edit whose file is kept. The code to exit with stays.
+func kept(err error, file string) error {
+	where := "what was edited is in " + file
+	if code := (exitCode{}); errors.As(err, &code) && code.text == "" {
+		code.text = where
+		return code
+	}
+	return fmt.Errorf("%w (%s)", err, where)
 }
 
 // openEditor runs the editor on a file until it ends. Its setting is a command for the shell, as everywhere; but where it has

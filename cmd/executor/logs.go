@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/praxis-sdk/executor/client"
+	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
 func (p *program) logsCommand() *cobra.Command {
@@ -17,7 +19,8 @@ func (p *program) logsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "logs ID", Short: "Show the output of a run", Args: one("the id of the run"),
 		Long: `logs shows what the tool printed until now, its stdout on stdout and its stderr on stderr; with -f also what it prints from
-now on, to the end of the run. A restart of NATS, or of executors, meanwhile leaves nothing out and shows nothing twice.
+now on, to the end of the run. How it ended is told on stderr where the tool did not end by itself. A restart of NATS, or of
+executors, meanwhile leaves nothing out and shows nothing twice.
 Ctrl-C ends this command and leaves the run alone.`,
 		Example: "  executor logs -f 01JD3Z7GQ3X8W2C5T9V4B6N8M0\n  executor logs --json 01JD3Z7GQ3X8W2C5T9V4B6N8M0 | jq -r 'select(.type == \"started\").executor'",
 	}
@@ -48,8 +51,14 @@ Ctrl-C ends this command and leaves the run alone.`,
 			return nil
 		case exitCode:
 			return p.ended(*result, false)
-		case result.Incomplete && !asJSON:
+		case asJSON:
+			return nil
+		}
+		if result.Incomplete {
 			fmt.Fprintln(p.stderr, "executor: part of the output is not kept any more")
+		}
+		if r := result.Result; r.Status != contracts.Succeeded && r.Status != contracts.Failed && r.Error != nil { // not the tool's own end
+			fmt.Fprintln(p.stderr, "executor:", strings.ReplaceAll(strings.TrimSpace(endText(r)), "\n", "\n  "))
 		}
 		return nil
 	}

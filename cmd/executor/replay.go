@@ -205,16 +205,21 @@ func (p *program) handInAgain(ctx context.Context, executors *client.Client, let
 	line := replayed{Letter: letter.Letter, ReplayOf: request.Labels[labelReplayOf]}
 	accepted, err := executors.Submit(ctx, request, client.OnEngine(cmp.Or(flags.engine, letter.Engine)))
 	if err != nil {
+		hint := ""
+		if refusal := (*client.Error)(nil); flags.engine == "" && !slices.Contains(contracts.Engines, letter.Engine) && !errors.Is(err, client.ErrNoExecutor) &&
+			(!errors.As(err, &refusal) || refusal.Code == contracts.EngineUnavailable) {
+			hint = "; --engine says another queue"
+		}
 		if flags.json && errors.As(err, &line.Error) {
 			err = errors.Join(p.printJSON(line), refused(err))
 		} else {
 			err = refused(explain(err))
 		}
 		if code := (exitCode{}); errors.As(err, &code) {
-			code.text = fmt.Sprintf("letter %d: %s", letter.Letter, code.text)
+			code.text = fmt.Sprintf("letter %d: %s%s", letter.Letter, code.text, hint)
 			return code
 		}
-		return fmt.Errorf("letter %d: %w", letter.Letter, err)
+		return fmt.Errorf("letter %d: %w%s", letter.Letter, err, hint)
 	}
 	line.ID, line.Stream, line.Seq, line.Reply = accepted.ID, accepted.Stream, accepted.Seq, accepted.Reply
 	if !flags.json {

@@ -93,6 +93,9 @@ func describe(event *client.Event) string {
 	case client.TypeStarted:
 		return fmt.Sprintf("attempt %d runs on %s for %s", event.Attempt, event.Executor, age(event.Time))
 	case client.TypeRetry:
+		if event.Attempt == 0 {
+			return fmt.Sprintf("not started (%s); it will be tried again", event.Reason)
+		}
 		return fmt.Sprintf("attempt %d failed (%s) and will be followed by another", event.Attempt, event.Reason)
 	case client.TypeFallback:
 		return fmt.Sprintf("it was handed on from %s to %s (%s)", event.From, event.To, event.Reason)
@@ -138,7 +141,11 @@ func (p *program) printResult(r *client.Result) error {
 	}
 	add("tool", r.Tool+" "+r.Version)
 	if r.Engine != "" {
-		add("engine", fmt.Sprintf("%s on %s, attempt %d", r.Engine, r.Executor, r.Attempt))
+		place := fmt.Sprintf("%s on %s", r.Engine, r.Executor)
+		if r.Attempt > 0 {
+			place += fmt.Sprintf(", attempt %d", r.Attempt)
+		}
+		add("engine", place)
 	}
 	for _, t := range r.Tried {
 		add("tried", fmt.Sprintf("%s: %s (%s)", t.Engine, t.Reason, t.Code))

@@ -28,7 +28,7 @@ name that the executors know; FILE is a contract of your own, where they allow t
 Ctrl-C stops the tool; a second one leaves it alone and ends this command.
 
 Exit codes: the tool's own; 128+n where signal n ended it; 124 after a timeout; 130 after a cancel; 125 where it was not run
-(rejected, unavailable, expired, lost); 2 for mistakes on the command line; 1 where the executors cannot be reached.`,
+to an end (rejected, unavailable, expired, lost, unknown); 2 for mistakes on the command line; 1 where the executors cannot be reached.`,
 		Example: `  executor run system_info
   executor run python_data_processor --arg operation=numbers --arg data=1,2,3,4,5
   executor run ./my-tool.yaml --arg count=3 --timeout 10s
@@ -125,12 +125,17 @@ func (p *program) ended(event client.Event, asJSON bool) error {
 			fmt.Fprintf(p.stderr, "executor: %d bytes of output were beyond what is published of one run\n", result.DroppedBytes)
 		}
 	case result.Error != nil:
-		code.text = fmt.Sprintf("%s: %s", result.Status, result.Error.Message)
+		code.text = endText(result)
 	}
 	if code.code == exitOK {
 		return nil
 	}
 	return code
+}
+
+// endText says how a run ended that has an error.
+func endText(result *client.Result) string {
+	return fmt.Sprintf("%s: %s", result.Status, result.Error.Message)
 }
 
 // codeOf is the code to exit with after a run.

@@ -118,10 +118,16 @@ func (f *serverFlags) connect(ctx context.Context) (*client.Client, *nats.Conn, 
 	return c, nc, nil
 }
 
-// explain says what to do where no executor answers.
+// explain says what to do where no executor answers, or no answer comes: a server says nothing to a question whose answer may
+// not be read.
 func explain(err error) error {
-	if errors.Is(err, client.ErrNoExecutor) {
+	switch {
+	case errors.Is(err, client.ErrNoExecutor):
 		return errors.New("the NATS server is there, but no executor on it; start one with: executor serve")
+	case errors.Is(err, nats.ErrPermissionViolation): // it says what is missing
+		return err
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+		return fmt.Errorf("%w; may this user read its answers? give the inbox prefix of this user: --inbox-prefix", err)
 	}
 	return err
 }

@@ -190,7 +190,7 @@ func (p *program) listTools(found *client.Discovery) error {
 		rows := [][]string{{"NAME", "VERSION", "ENGINE", "SOURCE", "DESCRIPTION"}}
 		for _, c := range found.Tools {
 			about, _, _ := strings.Cut(strings.TrimSpace(c.Description), "\n")
-			rows = append(rows, []string{c.Name, cmp.Or(c.Version, "-"), c.Engine, cmp.Or(found.Sources[c.Name], "-"), about})
+			rows = append(rows, []string{c.Name, cmp.Or(c.Version, "-"), c.Engine, cmp.Or(sourceText(found.Sources[c.Name]), "-"), about})
 		}
 		if err := p.table(rows); err != nil {
 			return err
@@ -201,9 +201,17 @@ func (p *program) listTools(found *client.Discovery) error {
 	}
 	fmt.Fprintln(p.stdout, "\nNot taken by the executor that answered:")
 	for _, one := range found.Refused {
-		fmt.Fprintf(p.stdout, "  %s: %s\n", one.Source, refusal(one))
+		fmt.Fprintf(p.stdout, "  %s: %s\n", sourceText(one.Source), refusal(one))
 	}
 	return nil
+}
+
+// sourceText is a source for people, who know the bucket as the registry.
+func sourceText(source string) string {
+	if source == contracts.SourceBucket {
+		return "registry"
+	}
+	return source
 }
 
 // refusal says where something is that is not taken, and why.
@@ -236,7 +244,7 @@ func (p *program) listToolsJSON(found *client.Discovery) error {
 		list = append(list, listedTool{c, found.Sources[c.Name]})
 	}
 	for _, one := range found.Refused {
-		fmt.Fprintf(p.stderr, "executor: not taken: %s: %s\n", one.Source, refusal(one))
+		fmt.Fprintf(p.stderr, "executor: not taken: %s: %s\n", sourceText(one.Source), refusal(one))
 	}
 	return p.printJSON(list)
 }
@@ -244,7 +252,7 @@ func (p *program) listToolsJSON(found *client.Discovery) error {
 func (p *program) showTool(c *client.Contract, found *client.Discovery) error {
 	from := ""
 	if source := found.Sources[c.Name]; source != "" {
-		from = ", from the " + source
+		from = ", from the " + sourceText(source)
 	}
 	fmt.Fprintf(p.stdout, "%s, on %s%s\n", strings.TrimSpace(c.Name+" "+c.Version), c.Engine, from)
 	if text := strings.TrimSpace(c.Description); text != "" {
@@ -283,12 +291,62 @@ func (p *program) showTool(c *client.Contract, found *client.Discovery) error {
 			return err
 		}
 	}
+	if about := aboutRuns(c); len(about) > 0 {
+		fmt.Fprintln(p.stdout)
+		if err := p.table(about); err != nil {
+			return err
+		}
+	}
 	version := ""
 	if c != found.Tools[0] && c.Version != "" { // not what is run without
 		version = " --version " + c.Version
 	}
 	_, err := fmt.Fprintf(p.stdout, "\nRun it:\n  executor run %s%s%s\n", c.Name, version, hint(c.Parameters))
 	return err
+}
+
+// aboutRuns is what a contract says about how its runs go, a line for each key that is set.
+func aboutRuns(c *client.Contract) [][]string {
+	var rows [][]string
+	if c.Spec != nil && c.Spec.Common().Timeout > 0 {
+		rows = append(rows, []string{"timeout", c.Spec.Common().Timeout.String()})
+	}
+	if r := c.Retry; r != nil {
+		on := r.On
+		if len(on) == 0 {
+			on = contracts.DefaultRetryOn
+		}
+		names := make([]string, len(on))
+		for i, status := range on {
+			names[i] = string(status)
+		}
+		text := fmt.Sprintf("%d attempts at most, after %s", r.MaxAttempts, strings.Join(names, ", "))
+		if r.Backoff > 0 {
+			text += fmt.Sprintf("; backoff %s", r.Backoff)
+		}
+		if r.MaxBackoff > 0 {
+			text += fmt.Sprintf("; max_backoff %s", r.MaxBackoff)
+		}
+		rows = append(rows, []string{"retry", text})
+	}
+	if c.Delivery != "" {
+		rows = append(rows, []string{"delivery", c.Delivery})
+	}
+	if c.Concurrency > 0 {
+		text := fmt.Sprintf("%d at a time in the whole fleet", c.Concurrency)
+		if c.ConcurrencyKey != "" {
+			text += ", for each " + c.ConcurrencyKey
+		}
+		rows = append(rows, []string{"concurrency", text})
+	}
+	if len(c.Fallback) > 0 {
+		names := make([]string, len(c.Fallback))
+		for i, f := range c.Fallback {
+			names[i] = f.Engine
+		}
+		rows = append(rows, []string{"fallback", strings.Join(names, ", ")})
+	}
+	return rows
 }
 
 // shown is a value for people: text as it is, unless there is nothing to see.

@@ -251,20 +251,39 @@ const (
 	mostRefusedBytes = 300
 )
 
-// Refused lists contracts that are there and not taken, the first of them, each with the first line of the reason. The
-// log has all.
+// Refused lists contracts that are there and not taken, the first of them, each with one line of the reason. The log has
+// all.
 func (r *Registry) Refused() []contracts.Refusal {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	list := slices.Clone(r.refused[:min(len(r.refused), mostRefused)])
 	for i := range list {
-		reason, _, _ := strings.Cut(list[i].Reason, "\n")
-		if len(reason) > mostRefusedBytes {
-			reason = strings.ToValidUTF8(reason[:mostRefusedBytes], "") + "…"
-		}
-		list[i].Reason = reason
+		list[i].Reason = shortReason(list[i])
 	}
 	return list
+}
+
+// shortReason is one line of a reason, and how many more there are. A key that is not known comes before one that is missing:
+// often it is the same key, and misspelt.
+func shortReason(one contracts.Refusal) string {
+	lines := strings.Split(one.Reason, "\n")
+	reason := lines[0]
+	if strings.Contains(reason, ": is missing; ") {
+		if i := slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, ": unknown key; ") }); i > 0 {
+			reason = lines[i]
+		}
+	}
+	if len(reason) > mostRefusedBytes {
+		reason = strings.ToValidUTF8(reason[:mostRefusedBytes], "") + "…"
+	}
+	switch more := len(lines) - 1; {
+	case more == 0:
+		return reason
+	case one.Source == contracts.SourceDirectory:
+		return fmt.Sprintf("%s (and %d more; executor validate %s)", reason, more, one.Where)
+	default: // there is no file
+		return fmt.Sprintf("%s (and %d more)", reason, more)
+	}
 }
 
 // Len is how many contracts there are.

@@ -111,3 +111,32 @@ func TestRegistryVersions(t *testing.T) {
 		}
 	}
 }
+
+// Of a file that is not taken one mistake is told: an unknown key before one that is missing, and how many more there are.
+func TestRefusedTellsTheMistakeThatMatters(t *testing.T) {
+	for _, test := range []struct{ text, want, more string }{
+		{"naem: a\nengine: local\nengine_spec: {command: [x]}\n", `:1:1: naem: unknown key; did you mean "name"?`, " (and 1 more; executor validate FILE)"},
+		{"engine: local\nengine_spec: {command: [x]}\n", "name: is missing; ", ""},
+		{"name: a\nengine: local\nengine_spec: {command: [x]}\nfallbak: []\n", `fallbak: unknown key; did you mean "fallback"?`, ""},
+		{"name: a.b\nengine: local\nengine_spec: {command: [x]}\nfallbak: []\n", "name: ", " (and 1 more; executor validate FILE)"},
+	} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "a.yaml")
+		if err := os.WriteFile(file, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := NewRegistry()
+		if err := r.Load([]string{dir}); err == nil {
+			t.Errorf("%q is taken", test.text)
+		}
+		refused := r.Refused()
+		if len(refused) != 1 {
+			t.Errorf("%q: %+v", test.text, refused)
+			continue
+		}
+		more := strings.ReplaceAll(test.more, "FILE", file)
+		if got := refused[0].Reason; !strings.Contains(got, test.want) || !strings.HasSuffix(got, more) || more == "" && strings.Contains(got, "more") {
+			t.Errorf("%q: %q", test.text, got)
+		}
+	}
+}

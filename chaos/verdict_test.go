@@ -127,7 +127,11 @@ func (v *verdict) judgeResult(r *request, got result, claims []event, e *evidenc
 	if got.Attempt > len(claims) || got.Attempt > 0 && claims[got.Attempt-1].Executor != got.Executor && got.ExitCode != nil {
 		v.wrong(r, "a result of %s for attempt %d, which it has not claimed: %s", got.Executor, got.Attempt, history(e.status[r.id]))
 	}
-	if buried := got.Status == "lost" || got.Status == "unknown"; buried != (e.dead[r.id] > 0) {
+	// Who takes an executor for dead keeps the letter first. If that one comes back and stores its result before he does,
+	// there are both.
+	mayBeBoth := len(claims) > 0 && (r.atMostOnce() || len(claims) >= maxAttempts)
+	letter, given := e.dead[r.id] > 0, got.Status == "lost" || got.Status == "unknown"
+	if given && !letter || letter && !given && !mayBeBoth {
 		v.wrong(r, "%s, with %d dead letters", got.Status, e.dead[r.id])
 	}
 	finished := 0

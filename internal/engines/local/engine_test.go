@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -34,35 +35,48 @@ func TestSuite(t *testing.T) {
 		return &contracts.LocalSpec{CommonSpec: c}
 	}
 	at := func(argv ...string) contracts.Command { return contracts.Command{Argv: argv} }
-	enginetest.Run(t, enginetest.Suite{
-		Engine: contracts.EngineLocal,
-		New: func(tb testing.TB, grace time.Duration) engines.Engine {
-			return newEngine(tb, func(c *Config) { c.KillGrace = grace })
-		},
-		Tool: []string{enginetest.Build(t)},
-		Spec: func(c contracts.CommonSpec) contracts.Spec { return &contracts.LocalSpec{CommonSpec: c} },
-		Left: func(e engines.Engine) []string { return files(e.(*Engine)) },
-		Refused: map[string]contracts.Spec{
-			"memory_limit":                      refused(contracts.CommonSpec{MemoryLimit: 1 << 20}),
-			"cpu_limit":                         refused(contracts.CommonSpec{CPULimit: 1000}),
-			"pids_limit":                        refused(contracts.CommonSpec{PidsLimit: 10}),
-			"mounts":                            refused(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: "/", Target: "/data"}}}),
-			"network: none":                     refused(contracts.CommonSpec{Network: "none"}),
-			"cache_mounts to an absolute path":  refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "/cache"}}}),
-			"cache_mounts inside of each other": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/.cache"}, {Name: "b", Path: "~/.cache/pip"}}}),
-			"cache_mounts, the inner one first": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "b", Path: "~/.cache/pip"}, {Name: "a", Path: "~/.cache"}}}),
-			"cache_mounts at the same place":    refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/.cache"}, {Name: "b", Path: "~/.cache"}}}),
-			"cache_mounts that are all of HOME": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/."}}}),
-		},
-		Unstartable: map[string]contracts.CommonSpec{
-			"not executable":                    {Command: at(text)},
-			"not executable, a device":          {Command: at("/dev/null")},
-			"a file as its working directory":   {Command: at("/bin/true"), Cwd: text},
-			"a relative cwd without base_dir":   {Command: at("/bin/true"), Cwd: "sub"},
-			"a name in PATH that is no program": {Command: at("text"), Env: contracts.Variables{"PATH": filepath.Dir(text)}},
-			"a name with PATH of the contract":  {Command: at("true"), Env: contracts.Variables{"PATH": "/nowhere"}},
-		},
-	})
+	never := map[string]contracts.Spec{
+		"network: bridge":                   refused(contracts.CommonSpec{Network: "bridge"}),
+		"cache_mounts at the same place":    refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/.cache"}, {Name: "b", Path: "~/.cache"}}}),
+		"cache_mounts that are all of HOME": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/."}}}),
+	}
+	ordinary := map[string]contracts.Spec{
+		"memory_limit":                      refused(contracts.CommonSpec{MemoryLimit: 1 << 20}),
+		"cpu_limit":                         refused(contracts.CommonSpec{CPULimit: 1000}),
+		"pids_limit":                        refused(contracts.CommonSpec{PidsLimit: 10}),
+		"mounts":                            refused(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: "/", Target: "/data"}}}),
+		"network: none":                     refused(contracts.CommonSpec{Network: "none"}),
+		"cache_mounts to an absolute path":  refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "/cache"}}}),
+		"cache_mounts inside of each other": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/.cache"}, {Name: "b", Path: "~/.cache/pip"}}}),
+		"cache_mounts, the inner one first": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "b", Path: "~/.cache/pip"}, {Name: "a", Path: "~/.cache"}}}),
+	}
+	maps.Copy(ordinary, never)
+	for _, tier := range []struct {
+		name    string
+		change  func(*Config)
+		refused map[string]contracts.Spec
+	}{{TierNone, func(*Config) {}, ordinary}, {TierNamespaces, sandboxed(t), never}} {
+		t.Run(tier.name, func(t *testing.T) {
+			enginetest.Run(t, enginetest.Suite{
+				Engine: contracts.EngineLocal,
+				New: func(tb testing.TB, grace time.Duration) engines.Engine {
+					return newEngine(tb, tier.change, func(c *Config) { c.KillGrace = grace })
+				},
+				Tool:    []string{enginetest.Build(t)},
+				Spec:    func(c contracts.CommonSpec) contracts.Spec { return &contracts.LocalSpec{CommonSpec: c} },
+				Left:    func(e engines.Engine) []string { return files(e.(*Engine)) },
+				Refused: tier.refused,
+				Unstartable: map[string]contracts.CommonSpec{
+					"not executable":                    {Command: at(text)},
+					"not executable, a device":          {Command: at("/dev/null")},
+					"a file as its working directory":   {Command: at("/bin/true"), Cwd: text},
+					"a relative cwd without base_dir":   {Command: at("/bin/true"), Cwd: "sub"},
+					"a name in PATH that is no program": {Command: at("text"), Env: contracts.Variables{"PATH": filepath.Dir(text)}},
+					"a name with PATH of the contract":  {Command: at("true"), Env: contracts.Variables{"PATH": "/nowhere"}},
+				},
+			})
+		})
+	}
 }
 
 func TestEnvironmentIsExact(t *testing.T) {
@@ -318,7 +332,7 @@ func TestNewSaysWhatIsMissing(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, config := range map[string]Config{"sandboxing": {DataDir: t.TempDir(), Sandboxing: true}, "data_dir": {DataDir: filepath.Join(file, "data")}} {
+	for name, config := range map[string]Config{"there is no such tier": {DataDir: t.TempDir(), Sandboxing: true, Sandbox: Sandbox{Mode: "chroot"}}, "data_dir": {DataDir: filepath.Join(file, "data")}} {
 		if e, err := New(config, zerolog.Nop()); errorCode(err) != contracts.EngineUnavailable || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: New returned %v, %v", name, e, err)
 		}

@@ -73,7 +73,7 @@ func files(e *Engine) []string {
 		parts := strings.Split(name, "/")
 		_, odd := strconv.Atoi(parts[0])
 		switch {
-		case name == "." || name == lockName,
+		case name == "." || name == lockName || name == rootName,
 			odd == nil && len(parts) == 1,
 			odd == nil && len(parts) == 2 && (parts[1] == "work" || parts[1] == "tmp" || parts[1] == "args.json"):
 		default:
@@ -178,4 +178,10 @@ func asNobody(tb testing.TB, c *exec.Cmd, dirs ...string) {
 		}
 	}
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+}
+
+// toolDir is the directory of the testtool.
+func toolDir(tb testing.TB) string {
+	tb.Helper()
+	return filepath.Dir(enginetest.Build(tb))
 }

@@ -87,6 +87,9 @@ func (e *Engine) prepareNamespaces() error {
 		return err
 	}
 	e.view = systemView(e.config.Sandbox, e.space.root, user)
+	if e.cgroups == nil {
+		e.cgroups = openGroups(e.log)
+	}
 	return nil
 }
 
@@ -95,6 +98,7 @@ func (e *Engine) Close() error {
 	e.closing.Do(func() {
 		e.shims.close()
 		e.space.close()
+		e.cgroups.close()
 	})
 	return nil
 }
@@ -215,7 +219,7 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		return exit, contracts.Errorf(contracts.EngineUnavailable, "make the cgroup of the run: %s", err)
 	}
 	defer group.remove()
-	exit.Isolation.Limits = e.limitsOf(spec, see)
+	exit.Isolation.Limits = e.limitsOf(group, see)
 	if see != nil {
 		see.plan.Cgroups = group.dirs()
 		start.Box = see.plan.Encode()

@@ -79,9 +79,9 @@ func (e *Engine) Tier() string { return e.tier }
 
 // prepareNamespaces makes the engine run tools in namespaces of their own.
 func (e *Engine) prepareNamespaces() error {
-	user := -1
-	if os.Geteuid() == 0 {
-		user = e.config.Sandbox.User
+	user, err := e.config.Sandbox.userOutside("/proc/self/uid_map", "/proc/self/gid_map")
+	if err != nil {
+		return err
 	}
 	if err := e.space.sandboxed(user); err != nil {
 		return err

@@ -98,6 +98,7 @@ func errorCode(err error) contracts.Code {
 type helper struct {
 	DataDir string
 	Capture bool // else capture_output is false
+	Sandbox bool // with the directory of the testtool visible
 	Times   int  // how often; 0: once
 }
 
@@ -107,7 +108,9 @@ func helperMain() {
 		fmt.Fprintln(os.Stderr, "helper:", err)
 		os.Exit(70)
 	}
-	e, err := New(Config{DataDir: h.DataDir, Path: DefaultPath, KillGrace: time.Second}, zerolog.New(os.Stderr))
+	config := Config{DataDir: h.DataDir, Path: DefaultPath, KillGrace: time.Second, Sandboxing: h.Sandbox, Sandbox: DefaultSandbox()}
+	config.Sandbox.Paths = []string{filepath.Dir(os.Args[1])}
+	e, err := New(config, zerolog.New(os.Stderr).Level(zerolog.WarnLevel))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "helper:", err)
 		os.Exit(70)

@@ -153,6 +153,32 @@ func namespacesRemedy(step string, errno syscall.Errno) string {
 	return ""
 }
 
+// userOutside is whom tools are outside of their sandbox: the configured user where the executor is root, else, as -1, its own
+// user. Root of a user namespace that does not have the configured one is an ordinary user of the host.
+func (s Sandbox) userOutside(maps ...string) (int, error) {
+	if os.Geteuid() != 0 {
+		return -1, nil
+	}
+	for _, file := range maps {
+		mapped, hostRoot := false, false
+		eachLine(file, func(line string) {
+			var inside, outside, size int
+			if n, _ := fmt.Sscan(line, &inside, &outside, &size); n == 3 {
+				mapped = mapped || s.User >= inside && s.User-inside < size
+				hostRoot = hostRoot || outside == 0
+			}
+		})
+		if mapped {
+			continue
+		}
+		if hostRoot {
+			return 0, fmt.Errorf("this user namespace has no user and group %d for tools; set execution.local.sandbox.user to one that it has", s.User)
+		}
+		return -1, nil
+	}
+	return s.User, nil
+}
+
 func inContainer() bool {
 	for _, file := range []string{"/.dockerenv", "/run/.containerenv"} {
 		if _, err := os.Stat(file); err == nil {

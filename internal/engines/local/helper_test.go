@@ -99,7 +99,8 @@ type helper struct {
 	DataDir string
 	Capture bool // else capture_output is false
 	Sandbox bool // with the directory of the testtool visible
-	Times   int  // how often; 0: once
+	MinTier string
+	Times   int // how often; 0: once
 }
 
 func helperMain() {
@@ -110,6 +111,9 @@ func helperMain() {
 	}
 	config := Config{DataDir: h.DataDir, Path: DefaultPath, KillGrace: time.Second, Sandboxing: h.Sandbox, Sandbox: DefaultSandbox()}
 	config.Sandbox.Paths = []string{filepath.Dir(os.Args[1])}
+	if h.MinTier != "" {
+		config.Sandbox.MinTier = h.MinTier
+	}
 	e, err := New(config, zerolog.New(os.Stderr).Level(zerolog.WarnLevel))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "helper:", err)

@@ -491,6 +491,13 @@ func TestNoSandboxIsAnError(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "sysctl -w user.max_user_namespaces") {
 		t.Errorf("%v: %s", err, out)
 	}
+	// Where the operator says so, it goes on without.
+	again := helper{DataDir: t.TempDir(), Capture: true, Sandbox: true, MinTier: TierNone}.command(t, "/bin/sh", "-c", "grep Seccomp: /proc/self/status; id -u")
+	c.Args, c.Env = append(c.Args[:3:3], append([]string{again.Path}, again.Args[1:]...)...), again.Env
+	c = &exec.Cmd{Path: c.Path, Args: c.Args, Env: c.Env, SysProcAttr: c.SysProcAttr}
+	if out, err := c.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "Seccomp:\t0\n0\n") || !strings.Contains(string(out), "without a sandbox") {
+		t.Errorf("%v: %s", err, out)
+	}
 	if after, _ := os.ReadFile(setting); string(after) != string(before) {
 		t.Fatalf("the setting of the machine was changed from %s to %s", before, after)
 	}

@@ -72,7 +72,8 @@ func (e *Engine) choose() error {
 			}
 			return nil
 		}
-		e.view, e.space.owner = nil, -1
+		e.view = nil
+		e.space.ordinary()
 		reasons = append(reasons, fmt.Sprintf("the sandbox %s does not work here: %s", t.name, err))
 	}
 	return contracts.Errorf(contracts.EngineUnavailable, "%s; execution.enable_sandboxing: false would run tools without one, with all rights of this user", strings.Join(reasons, "; "))

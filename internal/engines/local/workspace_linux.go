@@ -140,6 +140,18 @@ func (s *space) sandboxed(user int) error {
 	return nil
 }
 
+// ordinary takes back what sandboxed did, with the workspaces that are ready for it.
+func (s *space) ordinary() {
+	s.filler.Wait()
+	s.mu.Lock()
+	ready := s.ahead
+	s.ahead, s.owner, s.caches = nil, -1, filepath.Join(filepath.Dir(s.caches), "caches")
+	s.mu.Unlock()
+	for _, w := range ready {
+		w.destroy()
+	}
+}
+
 // give makes a file or directory that of tools.
 func (s *space) give(path string) error {
 	if s.owner < 0 {

@@ -317,8 +317,7 @@ func (p part) limit(controller string, n int64) error {
 		if err := set("memory.max", number); err != nil {
 			return err
 		}
-		_ = set("memory.swap.max", "0")  // there may be no swap
-		_ = set("memory.oom.group", "1") // since 4.19
+		_ = set("memory.swap.max", "0") // there may be no swap
 		return nil
 	}
 	if err := set("memory.limit_in_bytes", number); err != nil {

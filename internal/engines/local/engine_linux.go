@@ -230,6 +230,9 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		return exit, contracts.Errorf(contracts.EngineUnavailable, "open the streams of the tool: %s", err)
 	}
 	defer streams.close()
+	if see != nil && see.user >= 0 {
+		streams.give(see.user)
+	}
 	shim, err := e.shims.get()
 	if err != nil {
 		return exit, contracts.Errorf(contracts.EngineUnavailable, "start the helper that runs tools: %s", err)
@@ -341,6 +344,15 @@ func openStreams(stdin []byte, capture bool) (*streams, error) {
 		}
 	}
 	return s, nil
+}
+
+// give makes our pipes those of the tool's user: many a tool opens /dev/stderr, which is to open the pipe once more.
+func (s *streams) give(user int) {
+	for i, r := range s.outputs {
+		if r != nil {
+			_ = unix.Fchown(int(s.files[i+1].Fd()), user, user) // then it cannot be opened again
+		}
+	}
 }
 
 // inputFile holds the tool's stdin in memory: a pipe would need somebody to feed it, and to stop when nobody reads.

@@ -95,7 +95,7 @@ func TestSandboxShowsNothingElse(t *testing.T) {
 		{"descriptors", "ls /proc/self/fd", "0\n1\n2\n3\n"}, // 3 is the directory that it reads
 		{"read-only", `for f in / /usr /etc /dev /run /proc/sys/kernel; do touch $f/x 2>/dev/null && echo $f; done; (echo x >$ARGS_FILE) 2>/dev/null && echo args; (echo x >/proc/sys/kernel/core_pattern) 2>/dev/null && echo core`, ""},
 		{"what is its own", `for f in $HOME $TMPDIR /dev/shm; do echo x >$f/y && cat $f/y; done; pwd; hostname; id -u; id -un`, "x\nx\nx\n/work\nsandbox\n1000\ntool\n"},
-		{"devices work", "head -c 3 /dev/zero | od -An -tx1; head -c 8 /dev/urandom | wc -c; echo x >/dev/null && echo x >/dev/stderr; cat </dev/null", " 00 00 00\n8\n"},
+		{"devices work", "head -c 3 /dev/zero | od -An -tx1; head -c 8 /dev/urandom | wc -c; echo x >/dev/null; echo x >/dev/stderr && echo y >/dev/stdout; cat /dev/stdin </dev/null", " 00 00 00\n8\ny\n"},
 		{"limits", "ulimit -n; ulimit -c", "4096\n0\n"},
 		{"sizes", "head -c 300000000 /dev/zero >$TMPDIR/x 2>/dev/null || echo full; head -c 70000000 /dev/zero >/dev/shm/x 2>/dev/null || echo full", "full\nfull\n"},
 	} {

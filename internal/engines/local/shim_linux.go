@@ -191,9 +191,12 @@ func (s *shim) heed(r sandbox.Report) {
 	}
 }
 
+// boxTime is how long a sandbox may take to end, in milliseconds, after its tool was killed.
+const boxTime = 1000
+
 // await returns when the tool's first process has ended, or must end now.
 func (s *shim) await(pidfd int) {
-	timeout := 1000
+	timeout, killed := 1000, false
 	if pidfd < 0 { // a kernel before 5.4: look for the end ourselves
 		timeout = 5
 	} else {
@@ -201,7 +204,8 @@ func (s *shim) await(pidfd int) {
 	}
 	for {
 		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: shimSocket, Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, timeout); err != nil && err != unix.EINTR {
+		n, err := unix.Poll(fds, timeout)
+		if err != nil && err != unix.EINTR || err == nil && n == 0 && killed {
 			return
 		}
 		// Orphans of the tool that end meanwhile, each of which interrupts the poll, must not stay as zombies: a tool that
@@ -229,12 +233,15 @@ func (s *shim) await(pidfd int) {
 			}
 		case kind == frameKill:
 			s.asked = true
-			if s.box != nil { // before the first process of the sandbox, for the reason that this has itself
-				for _, p := range descendants(s.first) {
-					p.signal(unix.SIGKILL)
-				}
+			if s.box == nil {
+				return
 			}
-			return
+			// The first process of the sandbox sees its tool die, and ends the others: so it can say what they used. Where it
+			// does not, it is ended.
+			for _, p := range descendants(s.first) {
+				p.signal(unix.SIGKILL)
+			}
+			timeout, killed = boxTime, true
 		}
 	}
 }

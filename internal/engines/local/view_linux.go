@@ -82,7 +82,7 @@ func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, work *wo
 		if err != nil {
 			return nil, err
 		}
-		show(sandbox.Bind{Source: source, Target: m.Target, Write: writable})
+		show(sandbox.Bind{Source: source, Target: m.Target, Write: writable, Exact: true})
 	}
 	dirs := []string{c.BaseDir}
 	if spec.Cwd != "" && filepath.IsAbs(spec.Cwd) {

@@ -142,15 +142,18 @@ func fork(flags uintptr, pidfd *int32, f *forked) (pid uintptr, errno syscall.Er
 		tell(f, reportExec, i, errno)
 		leave()
 	}
-	perform(f.rest, &f.kept)
+	_, _ = perform(f.rest, &f.kept) // nobody could be told
 	for {
 		// As the first process of the pid namespace this one is the parent of all orphans in it.
 		ended, _, errno := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&f.status)), 0, 0, 0, 0)
 		if ended == first {
 			// All others in this pid namespace at once. The kernel would end them with this process, but first refuses them
 			// new processes, and they would say so.
-			syscall.RawSyscall6(syscall.SYS_KILL, ^uintptr(0), uintptr(syscall.SIGKILL), 0, 0, 0, 0)
+			_, _, _ = syscall.RawSyscall6(syscall.SYS_KILL, ^uintptr(0), uintptr(syscall.SIGKILL), 0, 0, 0, 0)
 			tell(f, reportExited, uintptr(uint32(f.status)), 0)
+			for errno == 0 || errno == syscall.EINTR { // whom nobody waits for is not in the account of what was used
+				_, _, errno = syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), 0, 0, 0, 0, 0)
+			}
 			leave()
 		}
 		if errno != 0 && errno != syscall.EINTR {
@@ -191,13 +194,13 @@ func perform(list []call, kept *[256]uintptr) (uintptr, syscall.Errno) {
 //go:nosplit
 func tell(f *forked, kind uint32, value uintptr, errno syscall.Errno) {
 	f.report.kind, f.report.value, f.report.errno = kind, uint32(value), uint32(errno)
-	syscall.RawSyscall6(syscall.SYS_WRITE, f.to, uintptr(unsafe.Pointer(&f.report)), reportSize, 0, 0, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_WRITE, f.to, uintptr(unsafe.Pointer(&f.report)), reportSize, 0, 0, 0)
 }
 
 //go:norace
 //go:nosplit
 func leave() {
 	for {
-		syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 0, 0, 0, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 0, 0, 0, 0, 0, 0)
 	}
 }

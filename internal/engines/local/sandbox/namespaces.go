@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -69,7 +70,11 @@ func (p *Plan) setUp(e ends) (*calls, error) {
 	slices.SortStableFunc(binds, func(a, b Bind) int { return strings.Compare(a.At(), b.At()) }) // what is inside comes later
 	var trees []kept
 	for _, b := range binds {
-		tree, err := c.tree(b.Source)
+		open := c.tree
+		if b.Exact {
+			open = c.exactTree
+		}
+		tree, err := open(b.Source)
 		if err != nil {
 			return nil, err
 		}
@@ -234,10 +239,29 @@ func (c *calls) tree(source string) (kept, error) {
 	c.add("open "+source, unix.SYS_OPEN_TREE, atCwd, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	tree := c.keep()
 	if tree == 0 {
-		return 0, fmt.Errorf("it has too many mounts")
+		return 0, errTooMany
 	}
 	return tree, nil
 }
+
+// exactTree is tree for a path without symbolic links.
+func (c *calls) exactTree(source string) (kept, error) {
+	how := []unix.OpenHow{{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}}
+	c.pins = append(c.pins, how)
+	c.add("open "+source, unix.SYS_OPENAT2, atCwd, source, uintptr(unsafe.Pointer(&how[0])), unsafe.Sizeof(how[0]))
+	place := c.keep()
+	if place == 0 {
+		return 0, errTooMany
+	}
+	c.add("open "+source, unix.SYS_OPEN_TREE, place, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|emptyPath)
+	tree := c.keep()
+	if tree == 0 {
+		return 0, errTooMany
+	}
+	return tree, nil
+}
+
+var errTooMany = errors.New("there are too many mounts in it")
 
 // place mounts it.
 func (c *calls) place(what, at string, tree kept) *call {

@@ -49,6 +49,7 @@ type Bind struct {
 	Source string
 	Target string // absolute; "": the same
 	Write  bool
+	Exact  bool // the source holds no symbolic links: if it does when it is opened, somebody has just put them there
 }
 
 // Link is a symbolic link.
@@ -77,7 +78,7 @@ func (p *Plan) Encode() []string {
 	list := []string{p.Root, flag(p.HostNetwork), number(int64(p.User)), number(p.TempSize), number(p.SharedSize), number(p.FileSize), number(p.OpenFiles),
 		number(int64(len(p.Binds))), number(int64(len(p.Links))), number(int64(len(p.Files))), number(int64(len(p.Cgroups)))}
 	for _, b := range p.Binds {
-		list = append(list, b.Source, b.Target, flag(b.Write))
+		list = append(list, b.Source, b.Target, flag(b.Write), flag(b.Exact))
 	}
 	for _, l := range p.Links {
 		list = append(list, l.Path, l.Text)
@@ -118,7 +119,7 @@ func Decode(list []string) (*Plan, error) {
 	p := &Plan{Root: next(), HostNetwork: next() != "", User: int(number()), TempSize: number(), SharedSize: number(), FileSize: number(), OpenFiles: number()}
 	binds, links, files, cgroups := count(), count(), count(), count()
 	for range binds {
-		p.Binds = append(p.Binds, Bind{Source: next(), Target: next(), Write: next() != ""})
+		p.Binds = append(p.Binds, Bind{Source: next(), Target: next(), Write: next() != "", Exact: next() != ""})
 	}
 	for range links {
 		p.Links = append(p.Links, Link{Path: next(), Text: next()})

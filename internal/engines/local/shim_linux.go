@@ -205,7 +205,10 @@ func (s *shim) await(pidfd int) {
 	for {
 		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: shimSocket, Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, timeout)
-		if err != nil && err != unix.EINTR || err == nil && n == 0 && killed {
+		if killed && err == nil && n == 0 {
+			return
+		}
+		if err != nil && err != unix.EINTR {
 			return
 		}
 		// Orphans of the tool that end meanwhile, each of which interrupts the poll, must not stay as zombies: a tool that

@@ -34,10 +34,10 @@ func TestPlansSurviveTheWire(t *testing.T) {
 func judgeCall(t *testing.T, arch, number uint32, args ...uint64) uint32 {
 	t.Helper()
 	word := func(at uint32) uint32 {
-		switch {
-		case at == atNumber:
+		switch at {
+		case atNumber:
 			return number
-		case at == atArch:
+		case atArch:
 			return arch
 		}
 		i := (at - atArg0) / 8

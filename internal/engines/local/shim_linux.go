@@ -208,7 +208,7 @@ func (s *shim) await(pidfd int) {
 		if killed && err == nil && n == 0 {
 			return
 		}
-		if err != nil && err != unix.EINTR {
+		if err != nil && !errors.Is(err, unix.EINTR) {
 			return
 		}
 		// Orphans of the tool that end meanwhile, each of which interrupts the poll, must not stay as zombies: a tool that

@@ -61,6 +61,19 @@ type Local struct {
 	Path      string              `json:"path"`  // PATH of tools
 	Env       contracts.Variables `json:"env"`   // added to the environment of every tool
 	KillGrace contracts.Duration  `json:"kill_grace"`
+	Sandbox   Sandbox             `json:"sandbox"`
+}
+
+// Sandbox is the section execution.local.sandbox: how far tools are kept apart from the host while enable_sandboxing is true.
+type Sandbox struct {
+	Mode      string         `json:"mode"`     // auto, or the one tier to use
+	MinTier   string         `json:"min_tier"` // the weakest that auto may take
+	Paths     []string       `json:"paths"`    // files and directories that tools see beside those of the system
+	User      int            `json:"user"`     // whom tools are where the executor is root
+	TmpSize   contracts.Size `json:"tmp_size"`
+	ShmSize   contracts.Size `json:"shm_size"`
+	FileSize  contracts.Size `json:"file_size"` // 0: no bound
+	OpenFiles int            `json:"open_files"`
 }
 
 // Dagger is the section execution.dagger. It is read as Praxis has it; this version has no Dagger engine yet.
@@ -98,13 +111,16 @@ type Log struct {
 
 // Default is what holds where the file says nothing. It is what a production instance should have.
 func Default() Config {
+	box := local.DefaultSandbox()
 	return Config{
 		NATS:     bus.DefaultConfig(),
 		Executor: Instance{Weights: bus.Weights{High: 16, Normal: 4, Low: 1}, MaxAttempts: 3, DrainTimeout: contracts.Seconds(30), SpillBytes: 1 << 30},
 		Execution: Execution{
 			DefaultEngine: contracts.EngineLocal, EnableSandboxing: true, MaxExecutionTime: contracts.Seconds(3600), CleanupTempFiles: true,
 			ResultInlineBytes: 256 << 10, MaxOutputBytes: 64 << 20,
-			Local: Local{Enabled: true, Path: local.DefaultPath, KillGrace: contracts.Seconds(5)},
+			Local: Local{Enabled: true, Path: local.DefaultPath, KillGrace: contracts.Seconds(5), Sandbox: Sandbox{
+				Mode: box.Mode, MinTier: box.MinTier, User: box.User, TmpSize: contracts.Size(box.TempSize), ShmSize: contracts.Size(box.SharedSize), OpenFiles: int(box.OpenFiles),
+			}},
 		},
 		Policy: executor.Policy{ReplyPrefixes: executor.DefaultReplyPrefixes},
 		Tools:  Tools{Registry: true},
@@ -237,6 +253,16 @@ func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
 	bad(e.MaxOutputBytes < 0, "execution.max_output_bytes", "must not be below 0")
 	bad(e.Local.KillGrace < 0, "execution.local.kill_grace", "must not be below 0")
 	bad(e.Local.Path == "", "execution.local.path", "must not be empty: it is where the commands of tools are looked up")
+	box := e.Local.Sandbox
+	bad(box.Mode != local.ModeAuto && !slices.Contains(local.Tiers, box.Mode), "execution.local.sandbox.mode", "must be "+local.ModeAuto+", "+strings.Join(local.Tiers, " or "))
+	bad(!slices.Contains(local.Tiers, box.MinTier), "execution.local.sandbox.min_tier", "must be "+strings.Join(local.Tiers, " or "))
+	for _, path := range box.Paths {
+		bad(!filepath.IsAbs(path) || filepath.Clean(path) == "/", "execution.local.sandbox.paths", fmt.Sprintf("%q is not an absolute path below /", path))
+	}
+	bad(box.User < 1 || box.User > 1<<31-2, "execution.local.sandbox.user", "must be 1 to 2147483646: never root")
+	bad(box.TmpSize < 1<<16, "execution.local.sandbox.tmp_size", "must be at least 64Ki")
+	bad(box.ShmSize < 1<<16, "execution.local.sandbox.shm_size", "must be at least 64Ki")
+	bad(box.OpenFiles < 64 || box.OpenFiles > 1<<20, "execution.local.sandbox.open_files", "must be 64 to 1048576")
 	bad(e.Dagger.SessionTimeout < 0, "execution.dagger.session_timeout", "must not be below 0")
 	for _, prefix := range c.Policy.ReplyPrefixes {
 		bad(!replyPrefix.MatchString(prefix), "policy.reply_prefixes", fmt.Sprintf("%q is not the beginning of a subject that ends with a dot, as _INBOX.", prefix))
@@ -298,8 +324,19 @@ func (c Config) EngineSlots(engine string) int {
 
 // LocalEngine is the part that the local engine takes.
 func (c Config) LocalEngine(dataDir string) local.Config {
+	box := c.Execution.Local.Sandbox
+	secrets := []string{dataDir}
+	for _, file := range []string{c.NATS.Creds, c.NATS.NKey, c.NATS.TLS.Key} {
+		if file != "" {
+			secrets = append(secrets, file)
+		}
+	}
 	return local.Config{
 		DataDir: dataDir, Path: c.Execution.Local.Path, Env: c.Execution.Local.Env, KillGrace: time.Duration(c.Execution.Local.KillGrace),
 		Sandboxing: c.Execution.EnableSandboxing, KeepFiles: !c.Execution.CleanupTempFiles,
+		Sandbox: local.Sandbox{
+			Mode: box.Mode, MinTier: box.MinTier, Paths: box.Paths, MountRoots: c.Policy.Mounts, Secrets: secrets, User: box.User,
+			TempSize: int64(box.TmpSize), SharedSize: int64(box.ShmSize), FileSize: int64(box.FileSize), OpenFiles: int64(box.OpenFiles),
+		},
 	}
 }

@@ -161,7 +161,7 @@ func (d *doctor) engines(config configs.Config) {
 		case exit.Code != 0 || exit.Signal != "":
 			d.say(findingFail, e.name, fmt.Sprintf("a tool that does nothing failed: exit code %d %s", exit.Code, exit.Signal), "")
 		case exit.Isolation.Tier == "none":
-			d.say(findingWarn, e.name, "runs tools, as ordinary processes of this user: no sandbox, no limits of memory, cpu and network", "give it a user of its own, and only tools that you trust")
+			d.say(findingWarn, e.name, "runs tools, as ordinary processes of this user: no sandbox, no limits of memory, cpu and network", "execution.enable_sandboxing: true runs them in a sandbox; without one, give it a user of its own, and only tools that you trust")
 		default:
 			d.say(findingOK, e.name, fmt.Sprintf("runs tools; isolation %s, network %s, limits %s", exit.Isolation.Tier, exit.Isolation.Network, exit.Isolation.Limits), "")
 		}

@@ -334,10 +334,10 @@ func (s *service) state() contracts.Presence {
 		Name: s.name, Version: programVersion(), Started: s.started.UTC(), Slots: s.slots.Total(), Busy: s.slots.Busy(),
 		Engines: map[string]contracts.EnginePresence{}, Tools: s.registry.Len(), Drains: s.isDraining(),
 	}
-	for name := range s.engines {
+	for name, engine := range s.engines {
 		state := contracts.EnginePresence{Ready: true}
-		if name == contracts.EngineLocal {
-			state.Tier = "none"
+		if tiered, ok := engine.(interface{ Tier() string }); ok {
+			state.Tier = tiered.Tier()
 		}
 		if err := s.core.Healthy(name); err != nil {
 			state.Ready, state.Reason = false, contracts.AsError(err).Message

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -12,11 +11,15 @@ import (
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
 
 // workingDirectory is the contract's cwd, relative to its base directory; without one, the run's own directory.
-func workingDirectory(c *contracts.Contract, spec *contracts.LocalSpec, own string) (string, error) {
+func workingDirectory(c *contracts.Contract, spec *contracts.LocalSpec, see *view, own string) (string, error) {
 	if spec.Cwd == "" {
+		if see != nil {
+			own = sandbox.Home
+		}
 		return own, nil
 	}
 	dir := spec.Cwd
@@ -26,7 +29,7 @@ func workingDirectory(c *contracts.Contract, spec *contracts.LocalSpec, own stri
 		}
 		dir = filepath.Join(c.BaseDir, dir)
 	}
-	info, err := os.Stat(dir)
+	info, outside, err := see.stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", contracts.Errorf(contracts.SpawnFailed, "cwd: there is no directory %s on this executor", dir)
@@ -34,14 +37,14 @@ func workingDirectory(c *contracts.Contract, spec *contracts.LocalSpec, own stri
 		return "", contracts.Errorf(contracts.SpawnFailed, "cwd: %s", err)
 	case !info.IsDir():
 		return "", contracts.Errorf(contracts.SpawnFailed, "cwd: %s is not a directory", dir)
-	case unix.Access(dir, unix.X_OK) != nil:
+	case unix.Access(outside, unix.X_OK) != nil:
 		return "", contracts.Errorf(contracts.SpawnFailed, "cwd: the user of the executor may not enter %s", dir)
 	}
 	return dir, nil
 }
 
 // command is what is executed: the file and its argv.
-func command(job *engines.Job, spec *contracts.LocalSpec, dir string, env []string) (file string, argv []string, err error) {
+func command(job *engines.Job, spec *contracts.LocalSpec, see *view, dir string, env []string) (file string, argv []string, err error) {
 	if spec.Shell {
 		return "/bin/sh", []string{"/bin/sh", "-c", spec.Command.Text()}, nil
 	}
@@ -55,7 +58,7 @@ func command(job *engines.Job, spec *contracts.LocalSpec, dir string, env []stri
 	if spec.Cwd == "" && job.Contract.BaseDir != "" {
 		base = job.Contract.BaseDir
 	}
-	if file, err = lookUp(argv[0], base, pathOf(env)); err != nil {
+	if file, err = lookUp(see, argv[0], base, pathOf(env)); err != nil {
 		return "", nil, contracts.Errorf(contracts.SpawnFailed, "command: %s", err)
 	}
 	return file, argv, nil
@@ -72,13 +75,13 @@ func pathOf(env []string) string {
 
 // lookUp finds a program as the tool would: a name in the PATH it gets, never in the executor's; a path as it is, where
 // a relative one begins at base.
-func lookUp(name, base, path string) (string, error) {
+func lookUp(see *view, name, base, path string) (string, error) {
 	if strings.Contains(name, "/") {
 		file := name
 		if !filepath.IsAbs(file) {
 			file = filepath.Join(base, file)
 		}
-		return file, executable(file)
+		return file, executable(see, file)
 	}
 	var found error
 	for _, dir := range filepath.SplitList(path) {
@@ -86,7 +89,7 @@ func lookUp(name, base, path string) (string, error) {
 			continue // "" and "." in PATH: whatever lies about would be run
 		}
 		file := filepath.Join(dir, name)
-		err := executable(file)
+		err := executable(see, file)
 		if err == nil {
 			return file, nil
 		}
@@ -100,8 +103,8 @@ func lookUp(name, base, path string) (string, error) {
 	return "", fmt.Errorf("there is no program %q in the PATH of tools (%s); install it, write its absolute path, or have the operator change execution.local.path", name, path)
 }
 
-func executable(file string) error {
-	info, err := os.Stat(file)
+func executable(see *view, file string) error {
+	info, outside, err := see.stat(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("there is no file %s on this executor (%w)", file, fs.ErrNotExist)
@@ -111,8 +114,8 @@ func executable(file string) error {
 		return fmt.Errorf("%s is a directory, not a program", file)
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", file)
-	case unix.Access(file, unix.X_OK) != nil:
-		return fmt.Errorf("%s is not executable for the user of the executor; run chmod +x on it, or name its interpreter first", file)
+	case !see.mayExecute(outside, info):
+		return fmt.Errorf("%s is not executable for the user of tools; run chmod +x on it, or name its interpreter first", file)
 	}
 	return nil
 }

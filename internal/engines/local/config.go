@@ -14,9 +14,59 @@ type Config struct {
 	KillGrace time.Duration
 	// Sandboxing asks for isolation from the host (execution.enable_sandboxing).
 	Sandboxing bool
+	// Sandbox says of what kind; without Sandboxing it says nothing.
+	Sandbox Sandbox
 	// KeepFiles leaves the directories of runs in place, for debugging (cleanup_temp_files: false).
 	KeepFiles bool
 }
 
 // DefaultPath is where programs are on a usual Linux system.
 const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// The tiers of isolation, the strongest first.
+const (
+	TierNamespaces = "namespaces" // a root, processes, users and network of its own, and a filter of system calls
+	TierNone       = "none"       // an ordinary process of the executor's user
+)
+
+// Tiers are all of them, the strongest first.
+var Tiers = []string{TierNamespaces, TierNone}
+
+// ModeAuto is the mode that takes the strongest tier that works here.
+const ModeAuto = "auto"
+
+// Sandbox is what an operator decides about the isolation of tools.
+type Sandbox struct {
+	// Mode is ModeAuto, or the one tier to use.
+	Mode string
+	// MinTier is the weakest tier that ModeAuto may take.
+	MinTier string
+	// Paths are files and directories that tools see, read-only, beside those that SystemPaths lists.
+	Paths []string
+	// MountRoots are where contracts may have mounts (policy.mounts). What a contract that came over the bus wants to see lies
+	// below one of them, when it is looked up as when it was checked.
+	MountRoots []string
+	// Secrets are files and directories that no tool sees, even where they lie in a directory that it does.
+	Secrets []string
+	// User is whom tools are, user and group, where the executor is root.
+	User int
+	// TempSize and SharedSize bound /tmp and /dev/shm, in bytes. They are memory.
+	TempSize, SharedSize int64
+	// FileSize bounds a single file that a tool writes, in bytes; 0: no bound.
+	FileSize int64
+	// OpenFiles bounds the descriptors of a process.
+	OpenFiles int64
+}
+
+// DefaultSandbox is what holds where an operator decides nothing.
+func DefaultSandbox() Sandbox {
+	return Sandbox{Mode: ModeAuto, MinTier: TierNamespaces, User: 65534, TempSize: 256 << 20, SharedSize: 64 << 20, OpenFiles: 4096}
+}
+
+// SystemPaths are what tools see of the host, read-only, as far as it is there: programs, libraries, and what of /etc these
+// need. A link stays a link. Nothing of it may hold secrets.
+var SystemPaths = []string{
+	"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
+	"/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/ca-trust", "/etc/pki/tls/certs",
+	"/etc/fonts", "/etc/java-*",
+}

@@ -3,13 +3,17 @@
 // A run goes through the files in this order:
 //
 //	engine_linux.go      Check, Ready, Run: the way of one run
+//	tier_linux.go        how far tools are kept apart from the host: what works here
 //	workspace_linux.go   its private directories, the file of its arguments, its named caches
 //	untouched_linux.go   whether those can serve another run
+//	view_linux.go        what a tool in a sandbox sees of the host
+//	cgroup_linux.go      the limits of a run
 //	command_linux.go     what is executed, where
 //	supervisor_linux.go  hands it to a shim and hears how it ended
 //	wire_linux.go        what the two say to each other
 //	shim_linux.go        the small process that starts it, and sees to it that nothing of it stays
 //	tree_linux.go        all descendants of a process, and their end
+//	sandbox/             makes a sandbox, and starts the tool in it
 //	remove_linux.go      removes directories, whatever is in them
 //
 // Why a shim: a process that calls setsid and forks twice leaves its process group and its parent, and nothing in
@@ -34,6 +38,7 @@ import (
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
 
 var _ engines.Engine = (*Engine)(nil)
@@ -44,16 +49,15 @@ type Engine struct {
 	log     zerolog.Logger
 	space   *space
 	shims   *supervisor
+	tier    string
+	view    *view   // what all tools see; nil: everything
+	cgroups *groups // nil: there are none
 	closing sync.Once
 }
 
 // New makes the engine: it creates its directory below config.DataDir and removes what dead executors left there. A
 // *contracts.Error says what the operator has to mend.
 func New(config Config, log zerolog.Logger) (*Engine, error) {
-	if config.Sandboxing {
-		return nil, contracts.Errorf(contracts.EngineUnavailable,
-			"execution.enable_sandboxing is true, but this version has no sandbox for the local engine yet; set it to false to run tools as ordinary processes of this user, with its rights")
-	}
 	space, err := openSpace(config, log)
 	if err != nil {
 		return nil, contracts.Errorf(contracts.EngineUnavailable, "the directory for runs: %s; set data_dir to a directory that this user may write", err)
@@ -63,7 +67,30 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 		e.Close()
 		return nil, contracts.Errorf(contracts.EngineUnavailable, "the helper that starts tools: %s", err)
 	}
+	if err := e.choose(); err != nil {
+		e.Close()
+		return nil, err
+	}
 	return e, nil
+}
+
+// Tier is how far tools are kept apart from the host: one of Tiers.
+func (e *Engine) Tier() string { return e.tier }
+
+// prepareNamespaces makes the engine run tools in namespaces of their own.
+func (e *Engine) prepareNamespaces() error {
+	user, err := e.config.Sandbox.userOutside("/proc/self/uid_map", "/proc/self/gid_map")
+	if err != nil {
+		return err
+	}
+	if err := e.space.sandboxed(user); err != nil {
+		return err
+	}
+	e.view = systemView(e.config.Sandbox, e.space.root, user)
+	if e.cgroups == nil {
+		e.cgroups = openGroups(e.log)
+	}
+	return nil
 }
 
 // Close ends the helpers and removes the engine's directory. No run may be under way.
@@ -71,6 +98,7 @@ func (e *Engine) Close() error {
 	e.closing.Do(func() {
 		e.shims.close()
 		e.space.close()
+		e.cgroups.close()
 	})
 	return nil
 }
@@ -81,33 +109,43 @@ func (e *Engine) Check(c *contracts.Contract) error {
 	if !ok {
 		return contracts.Errorf(contracts.Unsupported, "the contract of %s has no engine_spec for the local engine", c.Name)
 	}
-	var cannot []string
-	for what, asked := range map[string]bool{
-		"memory_limit":                 spec.MemoryLimit != 0,
-		"cpu_limit":                    spec.CPULimit != 0,
-		"pids_limit":                   spec.PidsLimit != 0,
-		"mounts":                       len(spec.Mounts) > 0,
-		"network: " + spec.Network:     spec.Network != "" && spec.Network != "host",
-		"cache_mounts outside of HOME": slices.ContainsFunc(spec.CacheMounts, func(c contracts.CacheMount) bool { return !strings.HasPrefix(c.Path, "~/") }),
-		"cache_mounts that overlap":    overlap(spec.CacheMounts),
-	} {
-		if asked {
-			cannot = append(cannot, what)
-		}
-	}
+	cannot := e.cannot(spec)
 	if len(cannot) == 0 {
 		return nil
 	}
 	slices.Sort(cannot)
-	return contracts.Errorf(contracts.Unsupported, "the local engine runs ordinary processes here and cannot enforce %s; leave that out or use an engine that can", joinWords(cannot))
+	what := "runs ordinary processes here and"
+	if e.view != nil {
+		what = "has no cgroups here and"
+	}
+	return contracts.Errorf(contracts.Unsupported, "the local engine %s cannot enforce %s; leave that out or use an engine that can", what, joinWords(cannot))
 }
 
-// overlap reports whether one cache would lie in another, or be all of HOME: caches are links, and a link in a cache would
-// stay there.
-func overlap(caches contracts.CacheMounts) bool {
+// cannot lists what of a spec cannot be done.
+func (e *Engine) cannot(spec *contracts.LocalSpec) (list []string) {
+	ordinary := e.view == nil
+	for what, asked := range map[string]bool{
+		"memory_limit":                 spec.MemoryLimit != 0 && !e.limits(memoryController),
+		"cpu_limit":                    spec.CPULimit != 0 && !e.limits(cpuController),
+		"pids_limit":                   spec.PidsLimit != 0 && !e.limits(pidsController),
+		"mounts":                       ordinary && len(spec.Mounts) > 0,
+		"network: " + spec.Network:     spec.Network != "" && spec.Network != "host" && (ordinary || spec.Network != "none"),
+		"cache_mounts outside of HOME": ordinary && slices.ContainsFunc(spec.CacheMounts, func(c contracts.CacheMount) bool { return !strings.HasPrefix(c.Path, "~/") }),
+		"cache_mounts that overlap":    overlap(spec.CacheMounts, ordinary),
+	} {
+		if asked {
+			list = append(list, what)
+		}
+	}
+	return list
+}
+
+// overlap reports whether one cache would be where another is, or be all of HOME. Without a sandbox it may not lie in
+// another either: caches are links there, and a link in a cache would stay.
+func overlap(caches contracts.CacheMounts, links bool) bool {
 	for i, one := range caches {
 		for j, other := range caches {
-			if i != j && strings.HasPrefix(other.Path+"/", one.Path+"/") {
+			if i != j && (other.Path == one.Path || links && strings.HasPrefix(other.Path+"/", one.Path+"/")) {
 				return true
 			}
 		}
@@ -128,7 +166,7 @@ func (e *Engine) Ready(context.Context) error {
 
 // Run implements engines.Engine.
 func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Writer) (engines.Exit, error) {
-	exit := engines.Exit{Isolation: contracts.Isolation{Tier: "none", Network: "host", Limits: "none"}}
+	exit := engines.Exit{Isolation: contracts.Isolation{Tier: e.tier, Network: "host", Limits: "none"}}
 	spec, ok := job.Spec.(*contracts.LocalSpec)
 	if !ok {
 		return exit, contracts.Errorf(contracts.Unsupported, "the local engine cannot run a spec for %s", job.Spec.Engine())
@@ -138,27 +176,53 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		return exit, err
 	}
 	defer work.remove()
+	var see *view
+	argsFile := work.argsFile
+	if e.view != nil {
+		exit.Isolation.Tier = TierNamespaces
+		if see, err = e.view.forRun(job.Contract, spec, work, e.config.Sandbox); err != nil {
+			return exit, err
+		}
+		argsFile = sandbox.ArgsFile
+		if !see.plan.HostNetwork {
+			exit.Isolation.Network = "none"
+		}
+	} else if err = work.link(spec.CacheMounts); err != nil {
+		work.spoiled = true
+		return exit, err
+	}
 
 	variables := contracts.Environment{
 		Base:     e.base(work),
 		Contract: spec.Env, Passthrough: job.Passthrough,
 		Args: job.Args, Context: job.Context,
 		ArgsEnv: job.Contract.ArgsEnv, Declared: job.Contract.Parameters.Names(),
-		ArgsFile: work.argsFile,
+		ArgsFile: argsFile,
 	}
 	env, err := variables.Variables()
 	if err != nil {
 		return exit, err
 	}
 	start := startRequest{Env: env, Remove: work.removeAfterDeath()}
-	if start.Dir, err = workingDirectory(job.Contract, spec, work.dir); err != nil {
+	if start.Dir, err = workingDirectory(job.Contract, spec, see, work.dir); err != nil {
 		return exit, err
 	}
-	if start.Path, start.Argv, err = command(job, spec, start.Dir, env); err != nil {
+	if start.Path, start.Argv, err = command(job, spec, see, start.Dir, env); err != nil {
 		return exit, err
 	}
 	if err = fits(start.Argv, start.Env); err != nil {
 		return exit, err
+	}
+
+	group, err := e.cgroups.create(spec)
+	if err != nil {
+		return exit, contracts.Errorf(contracts.EngineUnavailable, "make the cgroup of the run: %s", err)
+	}
+	defer group.remove()
+	exit.Isolation.Limits = e.limitsOf(group, see)
+	if see != nil {
+		see.plan.Cgroups = group.dirs()
+		start.Box = see.plan.Encode()
 	}
 
 	streams, err := openStreams(job.Stdin, spec.Captures())
@@ -166,6 +230,9 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		return exit, contracts.Errorf(contracts.EngineUnavailable, "open the streams of the tool: %s", err)
 	}
 	defer streams.close()
+	if see != nil && see.user >= 0 {
+		streams.give(see.user)
+	}
 	shim, err := e.shims.get()
 	if err != nil {
 		return exit, contracts.Errorf(contracts.EngineUnavailable, "start the helper that runs tools: %s", err)
@@ -191,13 +258,14 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 
 	exit.Usage = contracts.Usage{CPUMS: float64(ended.CPU) / float64(time.Millisecond), MaxRSSBytes: ended.MaxRSS}
 	if ended.Error != "" {
-		return exit, contracts.Errorf(contracts.SpawnFailed, "%s", spawnMessage(start, ended))
+		return exit, &startError{ended, contracts.Errorf(contracts.SpawnFailed, "%s", spawnMessage(start, ended))}
 	}
 	if status := syscall.WaitStatus(ended.Status); status.Signaled() {
 		exit.Signal = signalName(status.Signal())
 	} else {
 		exit.Code = status.ExitStatus()
 	}
+	exit.OOMKilled = group.outOfMemory() && (exit.Signal != "" || exit.Code != 0)
 	if ended.Stopped {
 		return exit, context.Cause(ctx)
 	}
@@ -207,6 +275,9 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 // base is the environment every tool starts from. Nothing of the executor's own is in it.
 func (e *Engine) base(work *workspace) map[string]string {
 	base := map[string]string{"PATH": e.config.Path, "HOME": work.dir, "TMPDIR": work.tmp, "LANG": "C.UTF-8"}
+	if e.view != nil {
+		base["HOME"], base["TMPDIR"] = sandbox.Home, sandbox.Temp
+	}
 	maps.Copy(base, e.config.Env)
 	return base
 }
@@ -223,8 +294,21 @@ func joinWords(words []string) string {
 	return strings.Join(words, ", ")
 }
 
+// startError is a tool that could not be started, with what the shim said.
+type startError struct {
+	ended ended
+	cause *contracts.Error
+}
+
+func (e *startError) Error() string { return e.cause.Error() }
+
+func (e *startError) Unwrap() error { return e.cause }
+
 // spawnMessage explains an execve that failed although the command was found.
 func spawnMessage(start startRequest, ended ended) string {
+	if ended.Step != "" {
+		return fmt.Sprintf("the sandbox cannot be made: %s: %s", ended.Step, ended.Error)
+	}
 	switch errno := syscall.Errno(ended.Errno); errno {
 	case syscall.ENOEXEC:
 		return fmt.Sprintf("%s is not a program that this system can run; a script needs a first line as #!/bin/sh", start.Path)
@@ -260,6 +344,15 @@ func openStreams(stdin []byte, capture bool) (*streams, error) {
 		}
 	}
 	return s, nil
+}
+
+// give makes our pipes those of the tool's user: many a tool opens /dev/stderr, which is to open the pipe once more.
+func (s *streams) give(user int) {
+	for i, r := range s.outputs {
+		if r != nil {
+			_ = unix.Fchown(int(s.files[i+1].Fd()), user, user) // then it cannot be opened again
+		}
+	}
 }
 
 // inputFile holds the tool's stdin in memory: a pipe would need somebody to feed it, and to stop when nobody reads.

@@ -39,6 +39,9 @@ func (*Engine) Run(context.Context, *engines.Job, io.Writer, io.Writer) (engines
 	return engines.Exit{}, unavailable()
 }
 
+// Tier says nothing.
+func (*Engine) Tier() string { return "" }
+
 // ShimInvoked reports false: no shim runs here.
 func ShimInvoked() bool { return false }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -34,35 +35,48 @@ func TestSuite(t *testing.T) {
 		return &contracts.LocalSpec{CommonSpec: c}
 	}
 	at := func(argv ...string) contracts.Command { return contracts.Command{Argv: argv} }
-	enginetest.Run(t, enginetest.Suite{
-		Engine: contracts.EngineLocal,
-		New: func(tb testing.TB, grace time.Duration) engines.Engine {
-			return newEngine(tb, func(c *Config) { c.KillGrace = grace })
-		},
-		Tool: []string{enginetest.Build(t)},
-		Spec: func(c contracts.CommonSpec) contracts.Spec { return &contracts.LocalSpec{CommonSpec: c} },
-		Left: func(e engines.Engine) []string { return files(e.(*Engine)) },
-		Refused: map[string]contracts.Spec{
-			"memory_limit":                      refused(contracts.CommonSpec{MemoryLimit: 1 << 20}),
-			"cpu_limit":                         refused(contracts.CommonSpec{CPULimit: 1000}),
-			"pids_limit":                        refused(contracts.CommonSpec{PidsLimit: 10}),
-			"mounts":                            refused(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: "/", Target: "/data"}}}),
-			"network: none":                     refused(contracts.CommonSpec{Network: "none"}),
-			"cache_mounts to an absolute path":  refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "/cache"}}}),
-			"cache_mounts inside of each other": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/.cache"}, {Name: "b", Path: "~/.cache/pip"}}}),
-			"cache_mounts, the inner one first": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "b", Path: "~/.cache/pip"}, {Name: "a", Path: "~/.cache"}}}),
-			"cache_mounts at the same place":    refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/.cache"}, {Name: "b", Path: "~/.cache"}}}),
-			"cache_mounts that are all of HOME": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/."}}}),
-		},
-		Unstartable: map[string]contracts.CommonSpec{
-			"not executable":                    {Command: at(text)},
-			"not executable, a device":          {Command: at("/dev/null")},
-			"a file as its working directory":   {Command: at("/bin/true"), Cwd: text},
-			"a relative cwd without base_dir":   {Command: at("/bin/true"), Cwd: "sub"},
-			"a name in PATH that is no program": {Command: at("text"), Env: contracts.Variables{"PATH": filepath.Dir(text)}},
-			"a name with PATH of the contract":  {Command: at("true"), Env: contracts.Variables{"PATH": "/nowhere"}},
-		},
-	})
+	never := map[string]contracts.Spec{
+		"network: bridge":                   refused(contracts.CommonSpec{Network: "bridge"}),
+		"cache_mounts at the same place":    refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/.cache"}, {Name: "b", Path: "~/.cache"}}}),
+		"cache_mounts that are all of HOME": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/."}}}),
+	}
+	ordinary := map[string]contracts.Spec{
+		"memory_limit":                      refused(contracts.CommonSpec{MemoryLimit: 1 << 20}),
+		"cpu_limit":                         refused(contracts.CommonSpec{CPULimit: 1000}),
+		"pids_limit":                        refused(contracts.CommonSpec{PidsLimit: 10}),
+		"mounts":                            refused(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: "/", Target: "/data"}}}),
+		"network: none":                     refused(contracts.CommonSpec{Network: "none"}),
+		"cache_mounts to an absolute path":  refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "/cache"}}}),
+		"cache_mounts inside of each other": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "a", Path: "~/.cache"}, {Name: "b", Path: "~/.cache/pip"}}}),
+		"cache_mounts, the inner one first": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "b", Path: "~/.cache/pip"}, {Name: "a", Path: "~/.cache"}}}),
+	}
+	maps.Copy(ordinary, never)
+	for _, tier := range []struct {
+		name    string
+		change  func(*Config)
+		refused map[string]contracts.Spec
+	}{{TierNone, func(*Config) {}, ordinary}, {TierNamespaces, sandboxed(t), never}} {
+		t.Run(tier.name, func(t *testing.T) {
+			enginetest.Run(t, enginetest.Suite{
+				Engine: contracts.EngineLocal,
+				New: func(tb testing.TB, grace time.Duration) engines.Engine {
+					return newEngine(tb, tier.change, func(c *Config) { c.KillGrace = grace })
+				},
+				Tool:    []string{enginetest.Build(t)},
+				Spec:    func(c contracts.CommonSpec) contracts.Spec { return &contracts.LocalSpec{CommonSpec: c} },
+				Left:    func(e engines.Engine) []string { return files(e.(*Engine)) },
+				Refused: tier.refused,
+				Unstartable: map[string]contracts.CommonSpec{
+					"not executable":                    {Command: at(text)},
+					"not executable, a device":          {Command: at("/dev/null")},
+					"a file as its working directory":   {Command: at("/bin/true"), Cwd: text},
+					"a relative cwd without base_dir":   {Command: at("/bin/true"), Cwd: "sub"},
+					"a name in PATH that is no program": {Command: at("text"), Env: contracts.Variables{"PATH": filepath.Dir(text)}},
+					"a name with PATH of the contract":  {Command: at("true"), Env: contracts.Variables{"PATH": "/nowhere"}},
+				},
+			})
+		})
+	}
 }
 
 func TestEnvironmentIsExact(t *testing.T) {
@@ -93,30 +107,32 @@ func TestEnvironmentIsExact(t *testing.T) {
 }
 
 func TestShell(t *testing.T) {
-	e := newEngine(t)
-	shell := func(text string) *engines.Job {
-		j := jobOf(contracts.LocalSpec{Shell: true, CommonSpec: contracts.CommonSpec{Command: contracts.Command{Shell: text}}})
-		j.Args = map[string]any{"text": "a; exit 9 $HOME 'b'"}
-		return j
-	}
-	t.Run("arguments are variables, never text", func(t *testing.T) {
-		if got := run(t, e, shell(`printf '%s|' "$ARG_TEXT" {{args.text}} | tr a-z A-Z`)); got != "A; EXIT 9 $HOME 'B'|{{ARGS.TEXT}}|" {
-			t.Errorf("it printed %q", got)
+	eachTier(t, func(t *testing.T, tier func(*Config)) {
+		e := newEngine(t, tier)
+		shell := func(text string) *engines.Job {
+			j := jobOf(contracts.LocalSpec{Shell: true, CommonSpec: contracts.CommonSpec{Command: contracts.Command{Shell: text}}})
+			j.Args = map[string]any{"text": "a; exit 9 $HOME 'b'"}
+			return j
 		}
-	})
-	t.Run("exit code, and what is in the background", func(t *testing.T) {
-		var stdout strings.Builder
-		begun := time.Now()
-		exit, err := e.Run(t.Context(), shell("sleep 100 & echo up; exit 3"), &stdout, io.Discard)
-		if err != nil || exit.Code != 3 || stdout.String() != "up\n" || time.Since(begun) > 30*time.Second {
-			t.Errorf("%+v, %v, %q after %s", exit, err, stdout.String(), time.Since(begun))
-		}
-	})
-	t.Run("a list is joined by spaces", func(t *testing.T) {
-		j := jobOf(contracts.LocalSpec{Shell: true, CommonSpec: contracts.CommonSpec{Command: contracts.Command{Argv: []string{"echo", "a", "&&", "echo", "b"}}}})
-		if got := run(t, e, j); got != "a\nb\n" {
-			t.Errorf("it printed %q", got)
-		}
+		t.Run("arguments are variables, never text", func(t *testing.T) {
+			if got := run(t, e, shell(`printf '%s|' "$ARG_TEXT" {{args.text}} | tr a-z A-Z`)); got != "A; EXIT 9 $HOME 'B'|{{ARGS.TEXT}}|" {
+				t.Errorf("it printed %q", got)
+			}
+		})
+		t.Run("exit code, and what is in the background", func(t *testing.T) {
+			var stdout strings.Builder
+			begun := time.Now()
+			exit, err := e.Run(t.Context(), shell("sleep 100 & echo up; exit 3"), &stdout, io.Discard)
+			if err != nil || exit.Code != 3 || stdout.String() != "up\n" || time.Since(begun) > 30*time.Second {
+				t.Errorf("%+v, %v, %q after %s", exit, err, stdout.String(), time.Since(begun))
+			}
+		})
+		t.Run("a list is joined by spaces", func(t *testing.T) {
+			j := jobOf(contracts.LocalSpec{Shell: true, CommonSpec: contracts.CommonSpec{Command: contracts.Command{Argv: []string{"echo", "a", "&&", "echo", "b"}}}})
+			if got := run(t, e, j); got != "a\nb\n" {
+				t.Errorf("it printed %q", got)
+			}
+		})
 	})
 }
 
@@ -177,51 +193,53 @@ func TestCommandsAreFoundAsTheToolWould(t *testing.T) {
 }
 
 func TestSpawnErrors(t *testing.T) {
-	dir := t.TempDir()
-	file := func(name, text string) string {
-		t.Helper()
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
-			t.Fatal(err)
+	eachTier(t, func(t *testing.T, tier func(*Config)) {
+		dir := t.TempDir()
+		file := func(name, text string) string {
+			t.Helper()
+			file := filepath.Join(dir, name)
+			if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			return file
 		}
-		return file
-	}
-	many := []string{"/bin/true"}
-	for range 30 {
-		many = append(many, strings.Repeat("x", 100<<10))
-	}
-	e := newEngine(t)
-	for _, c := range []struct {
-		name  string
-		argv  []string
-		says  string
-		early bool // before Starting
-	}{
-		{"a text without #!", []string{file("text", "echo hello\n")}, "#!/bin/sh", false},
-		{"an empty file", []string{file("empty", "")}, "#!/bin/sh", false},
-		{"an interpreter that is not there", []string{file("script", "#!/there/is/no/interpreter\n")}, "interpreter", false},
-		{"3 MiB of arguments", many, "too large together", true},
-		{"one argument of 200 KiB", []string{"/bin/true", strings.Repeat("x", 200<<10)}, "128 KiB", true},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			j := job(c.argv...)
-			starts := 0
-			j.Starting = func() error { starts++; return nil }
-			_, err := e.Run(t.Context(), j, nil, nil)
-			if errorCode(err) != contracts.SpawnFailed || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("Run returned %v", err)
-			}
-			if c.early && starts != 0 || starts > 1 {
-				t.Errorf("Starting was called %d times", starts)
-			}
-			if got := run(t, e, tool(t, "out:next")); got != "next" { // with the same shim
-				t.Errorf("the next tool printed %q", got)
-			}
-		})
-	}
-	if left := files(e); len(left) > 0 {
-		t.Errorf("left behind: %q", left)
-	}
+		many := []string{"/bin/true"}
+		for range 30 {
+			many = append(many, strings.Repeat("x", 100<<10))
+		}
+		e := newEngine(t, tier, func(c *Config) { c.Sandbox.Paths = append(c.Sandbox.Paths, dir) })
+		for _, c := range []struct {
+			name  string
+			argv  []string
+			says  string
+			early bool // before Starting
+		}{
+			{"a text without #!", []string{file("text", "echo hello\n")}, "#!/bin/sh", false},
+			{"an empty file", []string{file("empty", "")}, "#!/bin/sh", false},
+			{"an interpreter that is not there", []string{file("script", "#!/there/is/no/interpreter\n")}, "interpreter", false},
+			{"3 MiB of arguments", many, "too large together", true},
+			{"one argument of 200 KiB", []string{"/bin/true", strings.Repeat("x", 200<<10)}, "128 KiB", true},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				j := job(c.argv...)
+				starts := 0
+				j.Starting = func() error { starts++; return nil }
+				_, err := e.Run(t.Context(), j, nil, nil)
+				if errorCode(err) != contracts.SpawnFailed || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("Run returned %v", err)
+				}
+				if c.early && starts != 0 || starts > 1 {
+					t.Errorf("Starting was called %d times", starts)
+				}
+				if got := run(t, e, tool(t, "out:next")); got != "next" { // with the same shim
+					t.Errorf("the next tool printed %q", got)
+				}
+			})
+		}
+		if left := files(e); len(left) > 0 {
+			t.Errorf("left behind: %q", left)
+		}
+	})
 }
 
 // Paths and variables of an operator are bytes; JSON would make other ones of them.
@@ -236,44 +254,46 @@ func TestNamesThatAreNotUTF8(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	e := newEngine(t)
-	usage := func(ctx context.Context, script ...string) (contracts.Usage, error) {
-		t.Helper()
-		exit, err := e.Run(ctx, tool(t, script...), nil, nil)
-		return exit.Usage, err
-	}
-	u, err := usage(t.Context(), "burn:200ms", "eat:64M")
-	if err != nil || u.CPUMS < 190 || u.CPUMS > 2000 {
-		t.Errorf("200 ms of processor time are %.0f ms, %v", u.CPUMS, err)
-	}
-	if u.MaxRSSBytes < 64<<20 || u.MaxRSSBytes > 128<<20 {
-		t.Errorf("64 MiB of memory are %d MiB", u.MaxRSSBytes>>20)
-	}
-	// What children used counts as well, whoever collected them.
-	u, err = usage(t.Context(), "child:1", "burn:100ms", "daemon:2", "burn:100ms", "out:", "sleep:300ms")
-	if err != nil || u.CPUMS < 120 || u.CPUMS > 2000 {
-		t.Errorf("children used %.0f ms, %v", u.CPUMS, err)
-	}
-	// The executor's own memory is nothing to it.
-	large := make([]byte, 200<<20)
-	for i := 0; i < len(large); i += 4096 {
-		large[i] = 1
-	}
-	e2 := newEngine(t)
-	exit, err := e2.Run(t.Context(), tool(t, "eat:64M"), nil, nil)
-	if got := exit.Usage.MaxRSSBytes; err != nil || got < 64<<20 || got > 128<<20 {
-		t.Errorf("64 MiB of memory are %d MiB where the executor has 200, %v", got>>20, err)
-	}
-	runtime.KeepAlive(large)
-	// The small is not said to be large because the helper is.
-	if u, err = usage(t.Context()); err != nil || u.MaxRSSBytes > 32<<20 {
-		t.Errorf("a small tool used %d MiB, %v", u.MaxRSSBytes>>20, err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
-	defer cancel()
-	if u, err = usage(ctx, "burn:100ms", "block"); !errors.Is(err, context.DeadlineExceeded) || u.CPUMS < 90 {
-		t.Errorf("a tool that was stopped used %.0f ms, %v", u.CPUMS, err)
-	}
+	eachTier(t, func(t *testing.T, tier func(*Config)) {
+		e := newEngine(t, tier)
+		usage := func(ctx context.Context, script ...string) (contracts.Usage, error) {
+			t.Helper()
+			exit, err := e.Run(ctx, tool(t, script...), nil, nil)
+			return exit.Usage, err
+		}
+		u, err := usage(t.Context(), "burn:200ms", "eat:64M")
+		if err != nil || u.CPUMS < 190 || u.CPUMS > 2000 {
+			t.Errorf("200 ms of processor time are %.0f ms, %v", u.CPUMS, err)
+		}
+		if u.MaxRSSBytes < 64<<20 || u.MaxRSSBytes > 128<<20 {
+			t.Errorf("64 MiB of memory are %d MiB", u.MaxRSSBytes>>20)
+		}
+		// What children used counts as well, whoever collected them.
+		u, err = usage(t.Context(), "child:1", "burn:100ms", "daemon:2", "burn:100ms", "out:", "sleep:300ms")
+		if err != nil || u.CPUMS < 120 || u.CPUMS > 2000 {
+			t.Errorf("children used %.0f ms, %v", u.CPUMS, err)
+		}
+		// The executor's own memory is nothing to it.
+		large := make([]byte, 200<<20)
+		for i := 0; i < len(large); i += 4096 {
+			large[i] = 1
+		}
+		e2 := newEngine(t, tier)
+		exit, err := e2.Run(t.Context(), tool(t, "eat:64M"), nil, nil)
+		if got := exit.Usage.MaxRSSBytes; err != nil || got < 64<<20 || got > 128<<20 {
+			t.Errorf("64 MiB of memory are %d MiB where the executor has 200, %v", got>>20, err)
+		}
+		runtime.KeepAlive(large)
+		// The small is not said to be large because the helper is.
+		if u, err = usage(t.Context()); err != nil || u.MaxRSSBytes > 32<<20 {
+			t.Errorf("a small tool used %d MiB, %v", u.MaxRSSBytes>>20, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if u, err = usage(ctx, "burn:100ms", "block"); !errors.Is(err, context.DeadlineExceeded) || u.CPUMS < 90 {
+			t.Errorf("a tool that was stopped used %.0f ms, %v", u.CPUMS, err)
+		}
+	})
 }
 
 func TestCaptureOutputFalse(t *testing.T) {
@@ -318,7 +338,7 @@ func TestNewSaysWhatIsMissing(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, config := range map[string]Config{"sandboxing": {DataDir: t.TempDir(), Sandboxing: true}, "data_dir": {DataDir: filepath.Join(file, "data")}} {
+	for name, config := range map[string]Config{"there is no such tier": {DataDir: t.TempDir(), Sandboxing: true, Sandbox: Sandbox{Mode: "chroot"}}, "data_dir": {DataDir: filepath.Join(file, "data")}} {
 		if e, err := New(config, zerolog.Nop()); errorCode(err) != contracts.EngineUnavailable || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: New returned %v, %v", name, e, err)
 		}

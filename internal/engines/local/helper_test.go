@@ -73,7 +73,7 @@ func files(e *Engine) []string {
 		parts := strings.Split(name, "/")
 		_, odd := strconv.Atoi(parts[0])
 		switch {
-		case name == "." || name == lockName,
+		case name == "." || name == lockName || name == rootName,
 			odd == nil && len(parts) == 1,
 			odd == nil && len(parts) == 2 && (parts[1] == "work" || parts[1] == "tmp" || parts[1] == "args.json"):
 		default:
@@ -98,7 +98,9 @@ func errorCode(err error) contracts.Code {
 type helper struct {
 	DataDir string
 	Capture bool // else capture_output is false
-	Times   int  // how often; 0: once
+	Sandbox bool // with the directory of the testtool visible
+	MinTier string
+	Times   int // how often; 0: once
 }
 
 func helperMain() {
@@ -107,7 +109,12 @@ func helperMain() {
 		fmt.Fprintln(os.Stderr, "helper:", err)
 		os.Exit(70)
 	}
-	e, err := New(Config{DataDir: h.DataDir, Path: DefaultPath, KillGrace: time.Second}, zerolog.New(os.Stderr))
+	config := Config{DataDir: h.DataDir, Path: DefaultPath, KillGrace: time.Second, Sandboxing: h.Sandbox, Sandbox: DefaultSandbox()}
+	config.Sandbox.Paths = []string{filepath.Dir(os.Args[1])}
+	if h.MinTier != "" {
+		config.Sandbox.MinTier = h.MinTier
+	}
+	e, err := New(config, zerolog.New(os.Stderr).Level(zerolog.WarnLevel))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "helper:", err)
 		os.Exit(70)
@@ -178,4 +185,10 @@ func asNobody(tb testing.TB, c *exec.Cmd, dirs ...string) {
 		}
 	}
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+}
+
+// toolDir is the directory of the testtool.
+func toolDir(tb testing.TB) string {
+	tb.Helper()
+	return filepath.Dir(enginetest.Build(tb))
 }

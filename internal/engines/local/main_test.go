@@ -25,6 +25,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asHelper) != "" {
 		helperMain()
 	}
+	// A sandbox has a /tmp of its own, in which the directories of tests would be seen.
+	os.Setenv("TMPDIR", "/var/tmp")
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		enginetest.Clean()
 		os.Exit(code)

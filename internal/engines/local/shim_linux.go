@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
 
 const (
@@ -25,13 +27,18 @@ const (
 
 // ShimInvoked reports whether this process was started as a shim. The program, and every test binary that uses the
 // engine, asks first thing and calls ShimMain if so.
-func ShimInvoked() bool { return len(os.Args) == 1 && os.Args[0] == shimName }
+func ShimInvoked() bool {
+	return len(os.Args) == 1 && (os.Args[0] == shimName || os.Args[0] == probeFile)
+}
 
 // ShimMain runs tools for the executor at the other end of the socket until that closes, then exits the process.
 //
 // It is one loop on one thread, with system calls that block: the parent-death signal of a tool belongs to the thread
 // that forked, and nothing here must wait for a scheduler.
 func ShimMain() {
+	if os.Args[0] == probeFile {
+		os.Exit(0)
+	}
 	runtime.LockOSThread()
 	if err := setUpShim(); err != nil {
 		fmt.Fprintln(os.Stderr, "executor: the helper that starts tools:", err)
@@ -114,7 +121,8 @@ func heedAllSignals() {
 
 // shim is one run as the shim sees it.
 type shim struct {
-	first int  // the tool's first process
+	first int // the tool's first process, or that of its sandbox
+	box   *sandbox.Process
 	over  bool // it has ended and was collected
 	asked bool // for the end of the tool
 	alone bool // the executor is gone
@@ -128,10 +136,16 @@ var ownPeak int64
 func (s *shim) run(start startRequest, files []int) {
 	pidfd := -1
 	var err error
-	s.first, _, err = syscall.StartProcess(start.Path, start.Argv, &syscall.ProcAttr{
-		Dir: start.Dir, Env: start.Env, Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
-		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
-	})
+	if len(start.Box) > 0 {
+		if err = s.startBox(start, files); err == nil {
+			pidfd = s.box.PidFD
+		}
+	} else {
+		s.first, _, err = syscall.StartProcess(start.Path, start.Argv, &syscall.ProcAttr{
+			Dir: start.Dir, Env: start.Env, Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
+			Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
+		})
+	}
 	for _, fd := range files {
 		unix.Close(fd)
 	}
@@ -146,11 +160,43 @@ func (s *shim) run(start startRequest, files []int) {
 	s.await(pidfd)
 	s.endAll()
 	s.ended.Stopped = s.asked
+	if s.box != nil {
+		s.heed(s.box.Report())
+	}
 }
+
+// startBox makes the sandbox of a tool, and says which process it is: if this one is killed, the executor has to wait for
+// the end of that.
+func (s *shim) startBox(start startRequest, files []int) error {
+	plan, err := sandbox.Decode(start.Box)
+	if err == nil {
+		s.box, err = sandbox.Start(plan, sandbox.Tool{Path: start.Path, Argv: start.Argv, Env: start.Env, Dir: start.Dir, Streams: [3]int(files)})
+	}
+	if err != nil {
+		s.ended.Step = "start"
+		return err
+	}
+	s.first = s.box.PID
+	_ = sendFrame(frameBegun, binary.LittleEndian.AppendUint32(nil, uint32(s.first))) // who is gone is missed soon enough
+	return nil
+}
+
+// heed takes what the sandbox said about itself. Where it said nothing it was killed, and its end is that of the tool.
+func (s *shim) heed(r sandbox.Report) {
+	switch {
+	case r.Ended:
+		s.ended.Status = int(r.Status)
+	case r.Failed:
+		s.ended.Error, s.ended.Errno, s.ended.Step = r.Errno.Error(), int(r.Errno), r.Step
+	}
+}
+
+// boxTime is how long a sandbox may take to end, in milliseconds, after its tool was killed.
+const boxTime = 1000
 
 // await returns when the tool's first process has ended, or must end now.
 func (s *shim) await(pidfd int) {
-	timeout := 1000
+	timeout, killed := 1000, false
 	if pidfd < 0 { // a kernel before 5.4: look for the end ourselves
 		timeout = 5
 	} else {
@@ -158,7 +204,11 @@ func (s *shim) await(pidfd int) {
 	}
 	for {
 		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: shimSocket, Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, timeout); err != nil && err != unix.EINTR {
+		n, err := unix.Poll(fds, timeout)
+		if killed && err == nil && n == 0 {
+			return
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
 			return
 		}
 		// Orphans of the tool that end meanwhile, each of which interrupts the poll, must not stay as zombies: a tool that
@@ -176,15 +226,25 @@ func (s *shim) await(pidfd int) {
 			return
 		case kind == frameTerm:
 			s.asked = true
-			unix.Kill(-s.first, unix.SIGTERM)
+			if s.box == nil {
+				unix.Kill(-s.first, unix.SIGTERM)
+			}
 			for _, p := range descendants(os.Getpid()) {
-				if group, err := unix.Getpgid(p.pid); err == nil && group != s.first {
+				if group, err := unix.Getpgid(p.pid); err == nil && group != s.first && p.pid != s.first {
 					p.signal(unix.SIGTERM)
 				}
 			}
 		case kind == frameKill:
 			s.asked = true
-			return
+			if s.box == nil {
+				return
+			}
+			// The first process of the sandbox sees its tool die, and ends the others: so it can say what they used. Where it
+			// does not, it is ended.
+			for _, p := range descendants(s.first) {
+				p.signal(unix.SIGKILL)
+			}
+			timeout, killed = boxTime, true
 		}
 	}
 }
@@ -304,7 +364,11 @@ func send(e ended) error {
 	if err != nil {
 		panic(err) // numbers and strings
 	}
-	for frame := frameOf(frameEnded, text); len(frame) > 0; {
+	return sendFrame(frameEnded, text)
+}
+
+func sendFrame(kind byte, text []byte) error {
+	for frame := frameOf(kind, text); len(frame) > 0; {
 		n, err := unix.SendmsgN(shimSocket, frame, nil, nil, unix.MSG_NOSIGNAL)
 		if err == unix.EINTR {
 			continue

@@ -40,6 +40,7 @@ type shimProcess struct {
 	socket  *net.UnixConn
 	gone    chan struct{} // closed: the process has ended
 	used    time.Time
+	box     int // first process of the sandbox of the current run; 0: there is none, or it is not known yet
 }
 
 func newSupervisor(log zerolog.Logger) *supervisor { return &supervisor{log: log} }
@@ -92,6 +93,21 @@ func (s *supervisor) discard(one *shimProcess) {
 	one.socket.Close()
 	one.process.Signal(unix.SIGCONT)
 	<-one.gone
+	if one.box != 0 {
+		awaitBox(one.box)
+	}
+}
+
+// awaitBox waits for the end of a sandbox whose shim is gone: the kernel ends its first process with the shim, and all
+// others with that, but not at once.
+func awaitBox(pid int) {
+	for end := time.Now().Add(huntingTime); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		// Only the processes of sandboxes and shims are called so; who got the id later is not.
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil || string(name) != shimName+"\x00" {
+			return
+		}
+	}
 }
 
 // retire ends shims that were idle for long.
@@ -163,6 +179,7 @@ func (s *supervisor) start() (*shimProcess, error) {
 // SIGKILL after the grace. begun is called once the tool has its streams. An error means that the shim failed.
 func (p *shimProcess) run(ctx context.Context, start startRequest, streams *streams, grace time.Duration, begun func()) (ended, error) {
 	rights := unix.UnixRights(int(streams.files[0].Fd()), int(streams.files[1].Fd()), int(streams.files[2].Fd()))
+	p.box = 0
 	frame := frameOf(frameStart, start.encode())
 	n, _, err := p.socket.WriteMsgUnix(frame, rights, nil)
 	if err == nil && n < len(frame) {
@@ -206,18 +223,27 @@ func (p *shimProcess) stop(grace time.Duration, over <-chan struct{}) {
 
 // read waits for how it ended.
 func (p *shimProcess) read() (e ended, err error) {
-	header := make([]byte, frameHeader)
-	if _, err := io.ReadFull(p.socket, header); err != nil {
-		return e, errShimGone
+	for {
+		header := make([]byte, frameHeader)
+		if _, err := io.ReadFull(p.socket, header); err != nil {
+			return e, errShimGone
+		}
+		size := binary.LittleEndian.Uint32(header[1:])
+		if header[0] != frameEnded && header[0] != frameBegun || size > maxFrame {
+			return e, errors.New("sent a broken message")
+		}
+		text := make([]byte, size)
+		if _, err := io.ReadFull(p.socket, text); err != nil {
+			return e, errShimGone
+		}
+		if header[0] == frameEnded {
+			return e, json.Unmarshal(text, &e)
+		}
+		if size != 4 || p.box != 0 {
+			return e, errors.New("sent a broken message")
+		}
+		p.box = int(binary.LittleEndian.Uint32(text))
 	}
-	if header[0] != frameEnded || binary.LittleEndian.Uint32(header[1:]) > maxFrame {
-		return e, errors.New("sent a broken message")
-	}
-	text := make([]byte, binary.LittleEndian.Uint32(header[1:]))
-	if _, err := io.ReadFull(p.socket, text); err != nil {
-		return e, errShimGone
-	}
-	return e, json.Unmarshal(text, &e)
 }
 
 var errShimGone = errors.New("was killed while the tool ran")

@@ -7,11 +7,13 @@ import (
 )
 
 // A shim and its executor talk over a socket. The executor sends frames: a byte that says what, the length of a text in
-// four bytes, the text. The shim answers a start with one frame when nothing of the tool is left.
+// four bytes, the text. The shim answers a start with one frame when nothing of the tool is left; for a tool in a sandbox there
+// is one before, when that has begun.
 const (
 	frameStart = 'S' // startRequest, with the descriptors of stdin, stdout and stderr
 	frameTerm  = 'T' // ask the tool to stop
 	frameKill  = 'K' // end it
+	frameBegun = 'B' // the id of the first process of a sandbox, in four bytes
 	frameEnded = 'E' // ended, as JSON
 
 	frameHeader = 5
@@ -31,13 +33,15 @@ type startRequest struct {
 	Argv   []string
 	Env    []string
 	Dir    string
-	Remove string // directory to remove if the executor dies meanwhile; "" for none
+	Remove string   // directory to remove if the executor dies meanwhile; "" for none
+	Box    []string // a sandbox.Plan, encoded; none: an ordinary process
 }
 
 // ended is how it went.
 type ended struct {
 	Error   string        `json:"error,omitempty"` // it could not be started
 	Errno   int           `json:"errno,omitempty"` // why, where that is a system error
+	Step    string        `json:"step,omitempty"`  // of making its sandbox, where that is what failed
 	Status  int           `json:"status"`          // of wait4
 	CPU     time.Duration `json:"cpu"`             // of the whole tree
 	MaxRSS  int64         `json:"max_rss"`         // bytes, of the largest process of the tree; 0: no more than the shim had
@@ -48,14 +52,14 @@ type ended struct {
 // UTF-8: paths and variables of the operator may be any bytes.
 func (r startRequest) encode() []byte {
 	size := 0
-	for _, list := range [][]string{{r.Path, r.Dir, r.Remove}, r.Argv, r.Env} {
+	for _, list := range [][]string{{r.Path, r.Dir, r.Remove}, r.Argv, r.Env, r.Box} {
 		size += 4
 		for _, s := range list {
 			size += 4 + len(s)
 		}
 	}
 	text := make([]byte, 0, size)
-	for _, list := range [][]string{{r.Path, r.Dir, r.Remove}, r.Argv, r.Env} {
+	for _, list := range [][]string{{r.Path, r.Dir, r.Remove}, r.Argv, r.Env, r.Box} {
 		text = binary.LittleEndian.AppendUint32(text, uint32(len(list)))
 		for _, s := range list {
 			text = binary.LittleEndian.AppendUint32(text, uint32(len(s)))
@@ -94,9 +98,12 @@ func decodeStart(text []byte) (r startRequest, err error) {
 		}
 		return strings
 	}
-	names, argv, env := list(), list(), list()
+	names, argv, env, box := list(), list(), list(), list()
 	if err != nil || len(names) != 3 || len(text) > 0 {
 		return startRequest{}, errBroken
 	}
-	return startRequest{Path: names[0], Dir: names[1], Remove: names[2], Argv: argv, Env: env}, nil
+	if len(box) == 0 {
+		box = nil
+	}
+	return startRequest{Path: names[0], Dir: names[1], Remove: names[2], Argv: argv, Env: env, Box: box}, nil
 }

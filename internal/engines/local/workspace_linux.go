@@ -22,7 +22,8 @@ import (
 //
 //	<data>/runs/<executor>/lock       held while the executor lives
 //	<data>/runs/<executor>/<run>/     one run: work (its HOME, and cwd where it names none), tmp, args.json
-//	<data>/caches/<name>/             named caches, shared by all runs
+//	<data>/runs/<executor>/root       empty: where sandboxes mount their root
+//	<data>/caches/<name>/             named caches, shared by all runs; caches-<user> where tools have a user of their own
 //
 // Making and removing directories is most of what a short run costs on some file systems. They are made ahead, and those
 // that a run did not touch at all serve the next one; untouched_linux.go has how that is known.
@@ -31,7 +32,9 @@ type space struct {
 	caches string
 	lock   *os.File
 	keep   bool
-	exact  bool // file times tell any two changes apart
+	exact  bool   // file times tell any two changes apart
+	root   string // an empty directory, on which sandboxes mount their root; each sees only its own
+	owner  int    // whose the directories of runs and caches are; below 0: the executor's user's
 	log    zerolog.Logger
 
 	mu     sync.Mutex
@@ -46,7 +49,10 @@ type space struct {
 // mostAhead bounds the workspaces that wait for a run.
 const mostAhead = 64
 
-const lockName = "lock"
+const (
+	lockName = "lock"
+	rootName = "root"
+)
 
 func openSpace(config Config, log zerolog.Logger) (*space, error) {
 	data, err := filepath.Abs(config.DataDir)
@@ -54,7 +60,7 @@ func openSpace(config Config, log zerolog.Logger) (*space, error) {
 		return nil, err
 	}
 	runs := filepath.Join(data, "runs")
-	s := &space{caches: filepath.Join(data, "caches"), keep: config.KeepFiles, log: log}
+	s := &space{caches: filepath.Join(data, "caches"), keep: config.KeepFiles, log: log, owner: -1}
 	for _, dir := range []string{runs, s.caches} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
@@ -116,6 +122,55 @@ func reap(runs string, log zerolog.Logger) {
 			log.Info().Str("dir", dir).Msg("removed the directory of a dead executor")
 		}
 	}
+}
+
+// sandboxed makes the directories serve tools in sandboxes, which are that user outside; below 0: the executor's own.
+func (s *space) sandboxed(user int) error {
+	s.root, s.owner = filepath.Join(s.dir, rootName), user
+	if user >= 0 {
+		// Files of one user are of no use to the other.
+		s.caches = filepath.Join(filepath.Dir(s.caches), fmt.Sprintf("caches-%d", user))
+		if err := os.MkdirAll(s.caches, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(s.root, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// ordinary takes back what sandboxed did, with the workspaces that are ready for it.
+func (s *space) ordinary() {
+	s.filler.Wait()
+	s.mu.Lock()
+	ready := s.ahead
+	s.ahead, s.owner, s.caches = nil, -1, filepath.Join(filepath.Dir(s.caches), "caches")
+	s.mu.Unlock()
+	for _, w := range ready {
+		w.destroy()
+	}
+}
+
+// give makes a file or directory that of tools.
+func (s *space) give(path string) error {
+	if s.owner < 0 {
+		return nil
+	}
+	return os.Lchown(path, s.owner, s.owner)
+}
+
+// cache is the directory of a named cache.
+func (s *space) cache(name string) (string, error) {
+	store := filepath.Join(s.caches, name)
+	err := os.Mkdir(store, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return store, nil
+	}
+	if err == nil {
+		err = s.give(store)
+	}
+	return store, err
 }
 
 func (s *space) writable() error { return unix.Access(s.dir, unix.W_OK) }
@@ -205,7 +260,15 @@ func (s *space) make() (*workspace, error) {
 		_ = removeTree(root) // else the next executor removes it
 		return nil, err
 	}
-	if w.looks, err = w.look(); err != nil {
+	for _, path := range []string{w.dir, w.tmp, w.argsFile} {
+		if err = s.give(path); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		w.looks, err = w.look()
+	}
+	if err != nil {
 		w.destroy()
 		return nil, err
 	}
@@ -226,15 +289,8 @@ func (w *workspace) fill(job *engines.Job) error {
 	if _, err := w.args.WriteAt(text, 0); err != nil {
 		return err
 	}
-	if w.looks[3], err = w.lookAtArgs(); err != nil {
-		return err
-	}
-	for _, cache := range job.Spec.Common().CacheMounts {
-		if err := w.link(cache); err != nil {
-			return fmt.Errorf("cache %s: %w", cache.Name, err)
-		}
-	}
-	return nil
+	w.looks[3], err = w.lookAtArgs()
+	return err
 }
 
 func orEmpty(m map[string]any) map[string]any {
@@ -244,17 +300,21 @@ func orEmpty(m map[string]any) map[string]any {
 	return m
 }
 
-// link makes a named cache appear below the tool's HOME.
-func (w *workspace) link(cache contracts.CacheMount) error {
-	store := filepath.Join(w.space.caches, cache.Name)
-	if err := os.MkdirAll(store, 0o700); err != nil {
-		return err
+// link makes named caches appear below the HOME of a tool without a sandbox.
+func (w *workspace) link(caches contracts.CacheMounts) error {
+	for _, cache := range caches {
+		store, err := w.space.cache(cache.Name)
+		if err == nil {
+			at := filepath.Join(w.dir, strings.TrimPrefix(cache.Path, "~/"))
+			if err = os.MkdirAll(filepath.Dir(at), 0o700); err == nil {
+				err = os.Symlink(store, at)
+			}
+		}
+		if err != nil {
+			return contracts.Errorf(contracts.EngineUnavailable, "make the directory of the run: cache %s: %s", cache.Name, err)
+		}
 	}
-	at := filepath.Join(w.dir, strings.TrimPrefix(cache.Path, "~/"))
-	if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
-		return err
-	}
-	return os.Symlink(store, at)
+	return nil
 }
 
 // removeAfterDeath is the directory that a shim removes when the executor dies under it; "" for none.

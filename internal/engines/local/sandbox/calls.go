@@ -1,0 +1,206 @@
+//go:build linux
+
+package sandbox
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// calls is a list of system calls that a forked process makes one after the other. All that they need is in memory before
+// the fork: the process has one thread of a Go program and none of its runtime, so that it can neither allocate nor wait
+// for a lock.
+type calls struct {
+	list []call
+	what []string // for people: what each one was to do
+	pins []any    // the memory that addresses in list point to; Go does not move it
+	kept uint8    // results that are kept
+}
+
+type call struct {
+	number uintptr
+	args   [6]uintptr
+	from   [6]uint8 // not 0: the argument is that kept result
+	keep   uint8    // not 0: the result is kept as that
+	mode   uint8
+}
+
+// What a call has to end with.
+const (
+	mustSucceed uint8 = iota
+	mayFail
+	mustBeZero // it succeeds, and its result is 0
+	mustNotBeZero
+)
+
+// kept is a result that a later call takes as an argument.
+type kept uint8
+
+// add appends a call. Arguments are uintptr, int, a string or []byte by its address, a pointer as uintptr that is pinned,
+// or a kept result.
+func (c *calls) add(what string, number uintptr, args ...any) *call {
+	one := call{number: number}
+	for i, a := range args {
+		switch a := a.(type) {
+		case int:
+			one.args[i] = uintptr(a)
+		case uintptr:
+			one.args[i] = a
+		case string:
+			one.args[i] = c.text(a)
+		case []byte:
+			one.args[i] = c.bytes(a)
+		case kept:
+			one.from[i] = uint8(a)
+		default:
+			panic("an argument of no known type")
+		}
+	}
+	c.list = append(c.list, one)
+	c.what = append(c.what, what)
+	return &c.list[len(c.list)-1]
+}
+
+// keep has the result of the last call kept. There are 255 places; 0 is returned where all are taken.
+func (c *calls) keep() kept {
+	if c.kept == 255 {
+		return 0
+	}
+	c.kept++
+	c.list[len(c.list)-1].keep = c.kept
+	return kept(c.kept)
+}
+
+func (c *calls) bytes(b []byte) uintptr {
+	c.pins = append(c.pins, b)
+	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+}
+
+// text is the address of a string with a NUL behind it.
+func (c *calls) text(s string) uintptr {
+	b := make([]byte, len(s)+1)
+	copy(b, s)
+	return c.bytes(b)
+}
+
+// texts is the address of a list of strings, as execve takes them.
+func (c *calls) texts(list []string) uintptr {
+	addresses := make([]uintptr, len(list)+1)
+	for i, s := range list {
+		addresses[i] = c.text(s)
+	}
+	c.pins = append(c.pins, addresses)
+	return uintptr(unsafe.Pointer(unsafe.SliceData(addresses)))
+}
+
+// report is what a sandbox says about itself, as it crosses the pipe.
+type report struct {
+	kind  uint32
+	value uint32 // the call that failed, or how the tool ended
+	errno uint32
+}
+
+const (
+	reportSetUp  uint32 = 1 // it could not be made: value is the call
+	reportExec   uint32 = 2 // the tool could not be started: value is the call
+	reportExited uint32 = 3 // the tool has ended: value is its wait status
+
+	reportSize = 12
+)
+
+// forked is all that the process of a sandbox needs. It is written before the fork.
+type forked struct {
+	setUp, tool, rest []call
+	kept              [256]uintptr
+	report            report
+	to                uintptr // descriptor of the pipe for reports
+	status            int32   // for wait4
+}
+
+// fork starts the process of a sandbox, which never returns from here. All signals are blocked: their handlers are those of
+// Go's runtime.
+//
+//go:norace
+//go:nosplit
+//go:noinline
+func fork(flags uintptr, pidfd *int32, f *forked) (pid uintptr, errno syscall.Errno) {
+	pid, _, errno = syscall.RawSyscall6(syscall.SYS_CLONE, flags|uintptr(syscall.SIGCHLD), 0, uintptr(unsafe.Pointer(pidfd)), 0, 0, 0)
+	if errno != 0 || pid != 0 {
+		return pid, errno
+	}
+	if i, errno := perform(f.setUp, &f.kept); errno != 0 {
+		tell(f, reportSetUp, i, errno)
+		leave()
+	}
+	first, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 {
+		tell(f, reportExec, 0, errno)
+		leave()
+	}
+	if first == 0 {
+		i, errno := perform(f.tool, &f.kept)
+		tell(f, reportExec, i, errno)
+		leave()
+	}
+	_, _ = perform(f.rest, &f.kept) // nobody could be told
+	for {
+		// As the first process of the pid namespace this one is the parent of all orphans in it.
+		ended, _, errno := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&f.status)), 0, 0, 0, 0)
+		if ended == first {
+			// All others in this pid namespace at once. The kernel would end them with this process, but first refuses them
+			// new processes, and they would say so.
+			_, _, _ = syscall.RawSyscall6(syscall.SYS_KILL, ^uintptr(0), uintptr(syscall.SIGKILL), 0, 0, 0, 0)
+			tell(f, reportExited, uintptr(uint32(f.status)), 0)
+			for errno == 0 || errno == syscall.EINTR { // whom nobody waits for is not in the account of what was used
+				_, _, errno = syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), 0, 0, 0, 0, 0)
+			}
+			leave()
+		}
+		if errno != 0 && errno != syscall.EINTR {
+			leave()
+		}
+	}
+}
+
+// perform makes calls until one fails, and says which and why.
+//
+//go:norace
+//go:nosplit
+//go:noinline
+func perform(list []call, kept *[256]uintptr) (uintptr, syscall.Errno) {
+	for i := range list {
+		c := &list[i]
+		a := c.args
+		for j := range a {
+			if c.from[j] != 0 {
+				a[j] = kept[c.from[j]]
+			}
+		}
+		result, _, errno := syscall.RawSyscall6(c.number, a[0], a[1], a[2], a[3], a[4], a[5])
+		if errno != 0 && c.mode != mayFail {
+			return uintptr(i), errno
+		}
+		if c.mode == mustBeZero && result != 0 || c.mode == mustNotBeZero && result == 0 {
+			return uintptr(i), syscall.ECANCELED
+		}
+		if c.keep != 0 {
+			kept[c.keep] = result
+		}
+	}
+	return 0, 0
+}
+
+//go:norace
+//go:nosplit
+func tell(f *forked, kind uint32, value uintptr, errno syscall.Errno) {
+	f.report.kind, f.report.value, f.report.errno = kind, uint32(value), uint32(errno)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_WRITE, f.to, uintptr(unsafe.Pointer(&f.report)), reportSize, 0, 0, 0)
+}
+
+//go:norace
+//go:nosplit
+func leave() {
+	for {
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 0, 0, 0, 0, 0, 0)
+	}
+}

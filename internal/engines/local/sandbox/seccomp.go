@@ -1,0 +1,108 @@
+//go:build linux
+
+package sandbox
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// denied are the system calls that tools may not make: those that Docker's default profile keeps from containers without
+// capabilities, the newer ones of the same kinds, and ptrace, io_uring and userfaultfd, which have been the way into the
+// kernel more often than any tool has needed them. They fail as for somebody without the right, so that programs go on
+// which only try. See https://docs.docker.com/engine/security/seccomp/ and seccomp(2).
+var denied = append([]uint32{
+	// Mounts and roots.
+	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_CHROOT, unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK,
+	unix.SYS_MOVE_MOUNT, unix.SYS_OPEN_TREE, unix.SYS_MOUNT_SETATTR, sysOpenTreeAttr, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_NAME_TO_HANDLE_AT,
+	unix.SYS_QUOTACTL, unix.SYS_QUOTACTL_FD, unix.SYS_SWAPON, unix.SYS_SWAPOFF, unix.SYS_FANOTIFY_INIT,
+	// Namespaces.
+	unix.SYS_SETNS, unix.SYS_UNSHARE,
+	// Other processes.
+	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_KCMP, unix.SYS_PIDFD_GETFD, unix.SYS_PROCESS_MADVISE,
+	unix.SYS_MOVE_PAGES, unix.SYS_MIGRATE_PAGES, unix.SYS_MBIND, unix.SYS_SET_MEMPOLICY, unix.SYS_GET_MEMPOLICY, unix.SYS_SET_MEMPOLICY_HOME_NODE,
+	// The kernel.
+	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD, unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER,
+	unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY, unix.SYS_KEXEC_LOAD, unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE,
+	unix.SYS_DELETE_MODULE, unix.SYS_REBOOT, unix.SYS_ACCT, unix.SYS_SYSLOG, unix.SYS_VHANGUP, unix.SYS_NFSSERVCTL, unix.SYS_LOOKUP_DCOOKIE,
+	// The clock and the names of the machine.
+	unix.SYS_CLOCK_SETTIME, unix.SYS_CLOCK_ADJTIME, unix.SYS_SETTIMEOFDAY, unix.SYS_ADJTIMEX, unix.SYS_SETHOSTNAME, unix.SYS_SETDOMAINNAME,
+}, deniedHere...)
+
+const (
+	sysOpenTreeAttr = 467 // since 6.15, the same on all architectures
+
+	// The flags of clone that make namespaces, but for CLONE_NEWTIME, which it cannot.
+	newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
+)
+
+// families are the kinds of sockets that tools may open: a network namespace holds for these. AF_VSOCK, which reaches the
+// hypervisor, knows nothing of namespaces.
+var families = []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+
+// personalities are those of Docker's profile: without ADDR_NO_RANDOMIZE and READ_IMPLIES_EXEC.
+var personalities = []uint32{0, 0x8, 0x20000, 0x20008, 0xffffffff}
+
+// Where struct seccomp_data has what, in bytes; the lower half of an argument comes first on both architectures.
+const (
+	atNumber = 0
+	atArch   = 4
+	atArg0   = 16
+	atArg1   = 24
+)
+
+// filter is the program that judges each system call of a tool.
+func filter() []unix.SockFilter {
+	var program []unix.SockFilter
+	emit := func(code uint16, jt, jf int, k uint32) {
+		program = append(program, unix.SockFilter{Code: code, Jt: uint8(jt), Jf: uint8(jf), K: k})
+	}
+	load := func(at uint32) { emit(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, 0, 0, at) }
+	equal := func(k uint32, jt, jf int) { emit(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, jt, jf, k) }
+	answer := func(k uint32) { emit(unix.BPF_RET|unix.BPF_K, 0, 0, k) }
+	fail := func(errno unix.Errno) { answer(unix.SECCOMP_RET_ERRNO | uint32(errno)) }
+	// allowing is the rule that a call is allowed where its argument is one of some values.
+	allowing := func(number, at uint32, values []uint32, errno unix.Errno) {
+		equal(number, 0, len(values)+3)
+		load(at)
+		for i, v := range values {
+			equal(v, len(values)-i, 0)
+		}
+		fail(errno)
+		answer(unix.SECCOMP_RET_ALLOW)
+	}
+
+	load(atArch)
+	equal(arch, 1, 0)
+	answer(unix.SECCOMP_RET_KILL_PROCESS)
+	load(atNumber)
+	if foreign != 0 { // numbers of another interface to the same calls
+		emit(unix.BPF_JMP|unix.BPF_JGE|unix.BPF_K, 0, 1, foreign)
+		fail(unix.ENOSYS)
+	}
+	// Its flags are in memory, where no filter can look: the library falls back to clone.
+	equal(unix.SYS_CLONE3, 0, 1)
+	fail(unix.ENOSYS)
+	equal(unix.SYS_CLONE, 0, 4)
+	load(atArg0)
+	emit(unix.BPF_JMP|unix.BPF_JSET|unix.BPF_K, 0, 1, newNamespaces)
+	fail(unix.EPERM)
+	answer(unix.SECCOMP_RET_ALLOW)
+	// To put characters into a terminal's input is to type commands for whoever owns it; the kernel looks at 32 bits.
+	equal(unix.SYS_IOCTL, 0, 5)
+	load(atArg1)
+	equal(unix.TIOCSTI, 1, 0)
+	equal(tioclinux, 0, 1)
+	fail(unix.EPERM)
+	answer(unix.SECCOMP_RET_ALLOW)
+	allowing(unix.SYS_PERSONALITY, atArg0, personalities, unix.EPERM)
+	allowing(unix.SYS_SOCKET, atArg0, families, unix.EAFNOSUPPORT)
+	allowing(unix.SYS_SOCKETPAIR, atArg0, families, unix.EAFNOSUPPORT)
+	for _, number := range denied {
+		equal(number, 0, 1)
+		fail(unix.EPERM)
+	}
+	answer(unix.SECCOMP_RET_ALLOW)
+	return program
+}
+
+const tioclinux = 0x541c

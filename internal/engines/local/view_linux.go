@@ -1,0 +1,278 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
+)
+
+// view is what a tool sees of the host. nil is all of it: there is no sandbox.
+type view struct {
+	plan sandbox.Plan
+	user int // whom the tool is outside; below 0: the executor's user
+}
+
+// systemView is what all tools see.
+func systemView(config Sandbox, root string, user int) *view {
+	v := &view{user: user, plan: sandbox.Plan{
+		Root: root, User: user, TempSize: config.TempSize, SharedSize: config.SharedSize, FileSize: config.FileSize, OpenFiles: config.OpenFiles,
+		Files: []sandbox.File{
+			{Path: "/etc/passwd", Text: fmt.Sprintf("root:x:0:0:root:/:/usr/sbin/nologin\ntool:x:%d:%d:tool:%s:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n", sandbox.ID, sandbox.ID, sandbox.Home)},
+			{Path: "/etc/group", Text: fmt.Sprintf("root:x:0:\ntool:x:%d:\nnogroup:x:65534:\n", sandbox.ID)},
+			{Path: "/etc/nsswitch.conf", Text: "passwd: files\ngroup: files\nhosts: files dns\n"},
+		},
+	}}
+	for _, pattern := range append(slices.Clone(SystemPaths), config.Paths...) {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			continue // a name that is no pattern, and is not there
+		}
+		for _, path := range paths {
+			v.showSystem(path)
+		}
+	}
+	return v
+}
+
+func (v *view) showSystem(path string) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return
+	}
+	if _, visible := v.outside(path); visible {
+		return
+	}
+	if info.Mode()&fs.ModeSymlink == 0 {
+		v.plan.Binds = append(v.plan.Binds, sandbox.Bind{Source: path})
+	} else if text, err := os.Readlink(path); err == nil {
+		v.plan.Links = append(v.plan.Links, sandbox.Link{Path: path, Text: text})
+	}
+}
+
+// hosts is the file of a sandbox with a network of its own.
+const hosts = "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost\n"
+
+// forRun adds what one run sees. An error says that its contract asks for what it may not have.
+func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, work *workspace, config Sandbox) (*view, error) {
+	run := &view{plan: v.plan, user: v.user}
+	plan := &run.plan
+	plan.Binds, plan.Files = slices.Clone(plan.Binds), slices.Clone(plan.Files)
+	plan.HostNetwork = spec.Network == "host"
+	show := func(b sandbox.Bind) { plan.Binds = append(plan.Binds, b) }
+	if plan.HostNetwork {
+		for _, file := range []string{"/etc/resolv.conf", "/etc/hosts"} {
+			if _, err := os.Stat(file); err == nil {
+				show(sandbox.Bind{Source: file})
+			}
+		}
+	} else {
+		plan.Files = append(plan.Files, sandbox.File{Path: "/etc/hosts", Text: hosts})
+	}
+	for _, m := range spec.Mounts {
+		source, writable, err := run.mountSource(c, m, config.MountRoots)
+		if err != nil {
+			return nil, err
+		}
+		show(sandbox.Bind{Source: source, Target: m.Target, Write: writable, Exact: true})
+	}
+	dirs := []string{c.BaseDir}
+	if spec.Cwd != "" && filepath.IsAbs(spec.Cwd) {
+		dirs = append(dirs, spec.Cwd)
+	}
+	for _, dir := range dirs {
+		if dir = filepath.Clean(dir); dir == "." {
+			continue
+		}
+		if _, visible := run.outside(dir); visible {
+			continue
+		}
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			continue // who needs it will say so
+		}
+		if err := showable(c, dir, config.MountRoots); err != nil {
+			return nil, err
+		}
+		show(sandbox.Bind{Source: dir})
+	}
+	show(sandbox.Bind{Source: work.dir, Target: sandbox.Home, Write: true})
+	show(sandbox.Bind{Source: work.argsFile, Target: sandbox.ArgsFile})
+	for _, cache := range spec.CacheMounts {
+		store, err := work.space.cache(cache.Name)
+		if err != nil {
+			return nil, contracts.Errorf(contracts.EngineUnavailable, "make the cache %s: %s", cache.Name, err)
+		}
+		at := cache.Path
+		if below, home := strings.CutPrefix(at, "~/"); home {
+			at = filepath.Join(sandbox.Home, below)
+		}
+		show(sandbox.Bind{Source: store, Target: at, Write: true})
+	}
+	run.cover(config.Secrets, plan.Root)
+	return run, nil
+}
+
+// cover puts nothing over secrets that lie in what is visible.
+func (v *view) cover(secrets []string, empty string) {
+	for _, secret := range secrets {
+		resolved, err := filepath.EvalSymlinks(secret)
+		if err != nil {
+			continue
+		}
+		info, err := os.Stat(resolved)
+		if err != nil {
+			continue
+		}
+		for _, b := range slices.Clone(v.plan.Binds) {
+			source, err := filepath.EvalSymlinks(b.Source)
+			if err != nil {
+				continue
+			}
+			below, err := filepath.Rel(source, resolved)
+			if err != nil || !filepath.IsLocal(below) || below == "." {
+				continue
+			}
+			over := sandbox.Bind{Source: empty, Target: filepath.Join(b.At(), below)}
+			if !info.IsDir() {
+				over.Source = "/dev/null"
+			}
+			v.plan.Binds = append(v.plan.Binds, over)
+		}
+	}
+}
+
+// reserved are directories of the sandbox that are not the host's.
+var reserved = []string{"/", "/proc", "/dev", "/run", "/etc", sandbox.Home, sandbox.Temp}
+
+// showable says whether a contract's directory can be shown as it is called outside.
+func showable(c *contracts.Contract, dir string, roots []string) error {
+	if slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/") || strings.HasPrefix(dir, sandbox.Home+"/") && strings.HasPrefix(dir, sandbox.ArgsFile) {
+		return contracts.Errorf(contracts.SpawnFailed, "the directory %s of the contract cannot be shown to a tool in a sandbox, where %s is another one; keep tools in a directory of their own", dir, dir)
+	}
+	if c.File != "" { // the operator's own
+		return nil
+	}
+	resolved, err := filepath.EvalSymlinks(dir)
+	if err == nil && below(roots, resolved, false) {
+		return nil
+	}
+	return contracts.Errorf(contracts.PolicyDenied, "%s, the directory of a contract that came over the bus, is not among those that tools see on this executor; its operator can allow it by policy.mounts or execution.local.sandbox.paths", dir)
+}
+
+// below reports whether a resolved path lies in one of the roots, which are as policy.mounts has them.
+func below(roots []string, path string, write bool) bool {
+	for _, root := range roots {
+		root, writable := strings.CutSuffix(root, ":rw")
+		if write && !writable {
+			continue
+		}
+		if root, err := filepath.EvalSymlinks(root); err == nil {
+			if rest, err := filepath.Rel(root, path); err == nil && filepath.IsLocal(rest) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// mountSource resolves what a contract mounts, and looks again whether it may: links can have changed since the policy was
+// asked.
+func (v *view) mountSource(c *contracts.Contract, m contracts.Mount, roots []string) (source string, writable bool, err error) {
+	source = m.Source
+	if !filepath.IsAbs(source) {
+		source = filepath.Join(c.BaseDir, source)
+	}
+	if source, err = filepath.EvalSymlinks(source); err != nil {
+		return "", false, contracts.Errorf(contracts.PolicyDenied, "mounts: %s: it must be there before it can be mounted (%s)", m.Source, err)
+	}
+	for _, taken := range reserved {
+		if m.Target == taken && taken != sandbox.Temp {
+			return "", false, contracts.Errorf(contracts.SpawnFailed, "mounts: %s has its place in the sandbox already; mount %s elsewhere", m.Target, m.Source)
+		}
+	}
+	writable = m.Mode == "rw" || m.Mode == "" && c.Praxis && below(roots, source, true)
+	if !below(roots, source, writable) {
+		return "", false, contracts.Errorf(contracts.PolicyDenied, "mounts: %s is not below a directory that this executor may mount; its operator can allow it by policy.mounts", m.Source)
+	}
+	return source, writable, nil
+}
+
+// outside is where a path that the tool sees is outside. Links that the sandbox has itself are followed, others are not.
+func (v *view) outside(path string) (string, bool) {
+	if v == nil {
+		return path, true
+	}
+	path = filepath.Clean(path)
+	for _, l := range v.plan.Links {
+		if rest, ok := strings.CutPrefix(path+"/", l.Path+"/"); ok {
+			text := l.Text
+			if !filepath.IsAbs(text) {
+				text = filepath.Join(filepath.Dir(l.Path), text)
+			}
+			path = filepath.Join(text, rest)
+			break
+		}
+	}
+	best, found := sandbox.Bind{}, false
+	for _, b := range v.plan.Binds {
+		if within(b.At(), path) && (!found || len(b.At()) >= len(best.At())) {
+			best, found = b, true
+		}
+	}
+	if !found {
+		return "", false
+	}
+	rest, _ := filepath.Rel(best.At(), path)
+	return filepath.Join(best.Source, rest), true
+}
+
+func within(dir, path string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+
+// shows reports whether a file of the host is in what the tool sees.
+func (v *view) shows(resolved string) bool {
+	return v == nil || slices.ContainsFunc(v.plan.Binds, func(b sandbox.Bind) bool {
+		source, err := filepath.EvalSymlinks(b.Source)
+		return err == nil && within(source, resolved)
+	})
+}
+
+// stat looks at a file as the tool sees it, and says where it is outside.
+func (v *view) stat(path string) (fs.FileInfo, string, error) {
+	file, visible := v.outside(path)
+	if !visible {
+		if _, err := os.Stat(path); err == nil {
+			return nil, "", v.unseen(path)
+		}
+		return nil, "", &fs.PathError{Op: "stat", Path: path, Err: fs.ErrNotExist}
+	}
+	info, err := os.Stat(file)
+	if err == nil && v != nil {
+		resolved, failed := filepath.EvalSymlinks(file)
+		if failed != nil || !v.shows(resolved) {
+			return nil, "", v.unseen(resolved)
+		}
+	}
+	return info, file, err
+}
+
+var errUnseen = errors.New("tools in the sandbox do not see it; the operator can show it to them by execution.local.sandbox.paths, or a contract by mounts")
+
+func (v *view) unseen(path string) error {
+	return fmt.Errorf("%s is on this executor, but %w", path, errUnseen)
+}
+
+// mayExecute reports whether the tool's user may execute a file.
+func (v *view) mayExecute(file string, info fs.FileInfo) bool {
+	if v == nil || v.user < 0 {
+		return unix.Access(file, unix.X_OK) == nil
+	}
+	return info.Mode()&0o001 != 0
+}

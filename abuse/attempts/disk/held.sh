@@ -1,0 +1,11 @@
+#!/bin/sh
+# A file that has no name any more, and a daemon that keeps it open: its space is used until that ends.
+#
+# shows: process
+# namespaces: stopped
+# bubblewrap: stopped
+# landlock: stopped
+# none: stopped
+mkfifo up
+(setsid sh -c 'exec 9>held; rm held; attacker fill /proc/self/fd/9 32; echo >up; attacker wait' attempt "mark:$ARG_MARK" >/dev/null 2>&1 &)
+read _ <up

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +47,7 @@ func peakOf(pid int) (bytes int) {
 
 // survivors lists the processes that an attempt has left. Ours are those that this process has started.
 func (w *world) survivors(ours ...int) (found []int) {
+	collect(ours)
 	files, _ := filepath.Glob("/proc/[0-9]*")
 	parents := map[int]int{}
 	strange := map[int]bool{}
@@ -75,7 +77,18 @@ func (w *world) survivors(ours ...int) (found []int) {
 	return found
 }
 
-// end ends the processes that an attempt has left, and collects those that are children of this process by now.
+// collect does what init does: it waits for those that have come here and have ended.
+func collect(ours []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*")
+	for _, file := range files {
+		pid, _ := strconv.Atoi(filepath.Base(file))
+		if stat := statOf(pid); stat.parent == os.Getpid() && stat.state == "Z" && !slices.Contains(ours, pid) {
+			unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		}
+	}
+}
+
+// end ends the processes that an attempt has left.
 func (w *world) end(ours ...int) error {
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		left := w.survivors(ours...)
@@ -84,9 +97,6 @@ func (w *world) end(ours ...int) error {
 		}
 		for _, pid := range left {
 			unix.Kill(pid, unix.SIGKILL)
-			if statOf(pid).parent == os.Getpid() {
-				unix.Wait4(pid, nil, unix.WNOHANG, nil)
-			}
 		}
 	}
 	return fmt.Errorf("processes of the attempt cannot be ended")

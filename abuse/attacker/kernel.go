@@ -97,17 +97,23 @@ func keyFind(args []string) error {
 	return err
 }
 
-// mknodDisk makes a device node of the disk under /, and opens it for reading. It reads nothing.
-func mknodDisk(args []string) error {
-	device := uint64(1<<8 | 3) // where / is on no disk: the null device
-	var stat unix.Stat_t
-	if err := unix.Stat("/usr", &stat); err == nil && unix.Major(uint64(stat.Dev)) != 0 { //nolint:unconvert // 32 bits wide elsewhere
-		device = uint64(stat.Dev) //nolint:unconvert // 32 bits wide elsewhere
-	}
-	if err := unix.Mknod(args[0], unix.S_IFBLK|0o600, int(device)); err != nil {
+// mknod makes device nodes, of the disk that /usr is on and of the null device, and opens one. It reads nothing.
+func mknod(args []string) error {
+	var usr unix.Stat_t
+	if err := unix.Stat("/usr", &usr); err != nil {
 		return err
 	}
-	_, err := unix.Open(args[0], unix.O_RDONLY, 0)
+	err := unix.Mknod(args[0], unix.S_IFBLK|0o600, int(usr.Dev))
+	if err == nil {
+		if _, err = unix.Open(args[0], unix.O_RDONLY, 0); err == nil {
+			return nil
+		}
+	}
+	fmt.Println("the disk:", err)
+	if err := unix.Mknod(args[1], unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err != nil {
+		return err
+	}
+	_, err = unix.Open(args[1], unix.O_RDONLY, 0)
 	return err
 }
 

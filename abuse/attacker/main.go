@@ -26,7 +26,7 @@ var verbs = map[string]func(args []string) error{
 	"kexec":          kexec,
 	"key-add":        keyAdd,
 	"key-find":       keyFind,
-	"mknod-disk":     mknodDisk,
+	"mknod":          mknod,
 	"module":         module,
 	"mount":          mount,
 	"namespace":      namespace,

@@ -75,6 +75,7 @@ func hop(args []string) error {
 		return err
 	}
 	if n > 0 {
+		time.Sleep(2 * time.Millisecond) // long enough for whoever looks to see it
 		if err := again(&syscall.SysProcAttr{Setsid: true}, "hop", strconv.Itoa(n-1)); err != nil {
 			return err
 		}

@@ -6,6 +6,4 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-mkfifo up
-(setsid sh -c 'echo >up; while [ -e up ]; do :; done; echo bomb >"$ARG_DROP/canary"' attempt "mark:$ARG_MARK" >/dev/null 2>&1 &)
-read _ <up
+daemon 'while [ -e "$HOME" ]; do :; done; echo bomb >"$ARG_DROP/canary"'

@@ -6,4 +6,4 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-(setsid sh -c 'attacker wait 5s; attacker tcp "$ARG_NATS"' attempt "mark:$ARG_MARK" >/dev/null 2>&1 &)
+daemon 'attacker wait 5s; attacker tcp "$ARG_NATS"'

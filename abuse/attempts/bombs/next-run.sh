@@ -8,7 +8,7 @@
 # landlock: stopped
 # none: stopped
 if [ "$ARG_RUN" = 1 ]; then
-	(setsid sh -c 'while :; do for dir in "$HOME"/../../*/work "$HOME"/../*; do echo bomb >"$dir/bomb"; done; done' attempt "mark:$ARG_MARK" >/dev/null 2>&1 &)
+	daemon 'while :; do for dir in "$HOME"/../../*/work "$HOME"/../*; do echo bomb >"$dir/bomb"; done; done'
 else
 	attacker wait 200ms
 	if [ -e bomb ]; then echo "OPEN: the run before has written to this one"; fi

@@ -6,6 +6,7 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-mkfifo up
-(setsid sh -c 'exec 9>held; rm held; attacker fill /proc/self/fd/9 32; echo >up; attacker wait' attempt "mark:$ARG_MARK" >/dev/null 2>&1 &)
-read _ <up
+exec 9>held
+rm held
+attacker fill /proc/self/fd/9 32 >/dev/null
+daemon 'attacker wait'

@@ -9,5 +9,5 @@
 # bare: stopped: nothing but names is removed
 cd /
 rm -rf "$HOME" "$TMPDIR"
-ln -s "$ARG_DROP" "$HOME"
-ln -s "$ARG_DROP" "$TMPDIR"
+ln -sfn "$ARG_DROP" "$HOME"
+ln -sfn "$ARG_DROP" "$TMPDIR"

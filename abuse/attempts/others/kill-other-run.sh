@@ -8,5 +8,5 @@
 # none: not stopped: the tool is a process of the same user as any other
 for file in /proc/[0-9]*/environ; do
 	pid=${file%/environ}
-	if grep -aqs canary-run- "$file"; then kill -9 "${pid#/proc/}"; fi
+	if grep -aqs "ARG_SUITE=$ARG_MARK" "$file"; then kill -9 "${pid#/proc/}"; fi
 done

@@ -7,4 +7,4 @@
 # landlock: stopped
 # none: stopped
 exec >&- 2>&-
-setsid attacker wait &
+daemon "attacker wait"

@@ -6,5 +6,4 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-(setsid attacker wait >/dev/null 2>&1 &)
-echo started
+daemon "attacker wait"

@@ -8,6 +8,6 @@
 # landlock: stopped
 # none: stopped
 trap "" TERM HUP INT
-(setsid attacker wait >/dev/null 2>&1 &)
+daemon 'attacker wait'
 echo READY
 attacker wait

@@ -6,6 +6,4 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-mkfifo up
-setsid sh -c 'trap "" TERM HUP INT QUIT USR1 USR2 ALRM TSTP; echo >up; attacker wait' attempt "mark:$ARG_MARK" >/dev/null 2>&1 &
-read _ <up
+daemon 'trap "" TERM HUP INT QUIT USR1 USR2 ALRM TSTP; attacker wait'

@@ -6,8 +6,6 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-mkfifo up
-(setsid sh -c 'echo >up; exec attacker wait' attempt "mark:$ARG_MARK" >/dev/null 2>&1 &)
-read _ <up
+daemon 'attacker wait'
 kill -9 $PPID
 attacker wait 1s

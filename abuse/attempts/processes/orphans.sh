@@ -6,4 +6,5 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
+# bare: stopped: init collects them
 attacker orphans 300

@@ -7,5 +7,5 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-trap 'setsid attacker wait >/dev/null 2>&1 &' TERM
+trap "daemon 'attacker wait'" TERM
 while :; do attacker wait 1h; done

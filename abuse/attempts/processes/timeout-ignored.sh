@@ -8,5 +8,5 @@
 # landlock: stopped
 # none: stopped
 trap "" TERM
-setsid attacker wait &
+daemon 'attacker wait'
 attacker wait

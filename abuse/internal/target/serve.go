@@ -125,7 +125,7 @@ func (s *server) attempt(run int, output *record) (report Report, err error) {
 // startVictim begins a run that has a secret. The function that it returns ends it, and reports whether it had ended before.
 func (s *server) startVictim() (end func() (died bool), err error) {
 	job := jobOf([]string{"/bin/sh", "-c", `echo "$ARG_SECRET" >secret; echo up; exec sleep 1000`})
-	job.Args = map[string]any{"secret": s.order.Victim}
+	job.Args = map[string]any{"secret": s.order.Victim, "suite": s.order.Args["mark"]}
 	up := make(chan struct{})
 	output := &record{tell: func(e Event) {
 		if strings.Contains(e.Printed, "up") {

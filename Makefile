@@ -46,6 +46,10 @@ fuzz: ## Run every fuzz test for FUZZTIME each
 	  done; \
 	done
 
+.PHONY: abuse
+abuse: ## Try to get out of runs, in every tier that this machine offers; ATTEMPT=network/loopback for one (see docs/security.md)
+	EXECUTOR_TEST_ABUSE=$${EXECUTOR_TEST_ABUSE:-offered} $(GO) test -C abuse -count 1 -timeout 15m -run 'TestAbuse/$(ATTEMPT)' $(GOTEST_FLAGS)
+
 .PHONY: clean
 clean: ## Remove what build made
 	rm -rf bin

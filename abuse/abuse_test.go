@@ -68,6 +68,9 @@ func judge(t *testing.T, a *attempt, b binaries, c column, before []outcome, col
 	case f.report.Refused != "":
 		got = refused
 	}
+	if got == stopped && !strings.Contains(f.report.Output, "armed") {
+		t.Errorf("%s\n  the run did not come as far as trying it\n%s", a.about, f.text())
+	}
 	expected := a.expect(c.tier, c.user)
 	// What the machine, or being no more than a user, stops without us is not expected to be open.
 	if got == stopped && slices.Contains(expected.outcomes, open) && a.needs != "" && stoppedBare(c, before, columns) {

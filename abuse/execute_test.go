@@ -53,8 +53,9 @@ func (f *found) add(k kind, format string, a ...any) {
 }
 
 // prelude is what every script begins with. The attacker comes by stdin, because that is what all tiers have. daemon runs
-// shell text in a session of its own, without a parent of the run, and returns when it is up.
-const prelude = `mkdir .bin && cat >.bin/attacker && chmod 700 .bin/attacker && PATH=$HOME/.bin:$PATH; exec </dev/null
+// shell text in a session of its own, without a parent of the run, and returns when it is up. A run that does not say armed
+// has tried nothing.
+const prelude = `mkdir .bin && cat >.bin/attacker && chmod 700 .bin/attacker && PATH=$HOME/.bin:$PATH && exec </dev/null && attacker wait 0s && echo armed
 daemon() {
 	mkfifo .up
 	(setsid sh -c "echo >.up; $1; :" attempt "mark:$ARG_MARK" >/dev/null 2>&1 &)

@@ -107,25 +107,23 @@ func (w *world) secretFile(t *testing.T, file, name string, uid int) string {
 func (w *world) snapshot() map[string]string {
 	found := map[string]string{}
 	filepath.WalkDir(w.dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			found[path] = err.Error()
-			return nil
-		}
-		if path == w.path("data") {
-			return nil
-		}
 		if strings.HasPrefix(path, w.path("data/runs")) || strings.HasPrefix(path, w.path("data/cache")) {
 			return fs.SkipDir
 		}
 		var stat unix.Stat_t
-		if err := unix.Lstat(path, &stat); err != nil {
-			found[path] = err.Error()
-			return nil
+		if err == nil {
+			err = unix.Lstat(path, &stat)
 		}
 		text := ""
-		if entry.Type().IsRegular() && stat.Size < 1<<16 {
+		if err != nil {
+			text = ", " + err.Error()
+		}
+		if err == nil && entry.Type().IsRegular() && stat.Size < 1<<16 {
 			all, err := os.ReadFile(path)
 			text = fmt.Sprintf(", %q, %v", all, err)
+		}
+		if path == w.path("data") {
+			return nil // has more directories by now
 		}
 		found[path] = fmt.Sprintf("mode %o, user %d, %d links%s", stat.Mode, stat.Uid, stat.Nlink, text)
 		return nil

@@ -15,22 +15,22 @@ import (
 // refused tells apart the two ways in which a privileged call fails whose arguments make no sense: by the check of rights,
 // which comes first, or by what comes after it.
 func refused(errno error) error {
-	switch errno {
-	case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EOPNOTSUPP:
-		return errno
+	for _, refusal := range []error{unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EOPNOTSUPP} {
+		if errors.Is(errno, refusal) {
+			return errno
+		}
 	}
 	fmt.Println("the check of rights was passed; then came:", errno)
 	return nil
 }
 
-func call(number uintptr, args ...uintptr) (uintptr, error) {
+func call(number uintptr, args ...uintptr) error {
 	var a [6]uintptr
 	copy(a[:], args)
-	r, _, errno := unix.Syscall6(number, a[0], a[1], a[2], a[3], a[4], a[5])
-	if errno != 0 {
-		return 0, errno
+	if _, _, errno := unix.Syscall6(number, a[0], a[1], a[2], a[3], a[4], a[5]); errno != 0 {
+		return errno
 	}
-	return r, nil
+	return nil
 }
 
 // adjtime sets the length of the clock's tick to what it is.
@@ -48,8 +48,7 @@ func adjtime([]string) error {
 // bpf makes a map, which is gone with its descriptor.
 func bpf([]string) error {
 	attributes := [32]uint32{2 /* array */, 4, 4, 1}
-	_, err := call(unix.SYS_BPF, 0 /* BPF_MAP_CREATE */, uintptr(unsafe.Pointer(&attributes)), unsafe.Sizeof(attributes))
-	return err
+	return call(unix.SYS_BPF, 0 /* BPF_MAP_CREATE */, uintptr(unsafe.Pointer(&attributes)), unsafe.Sizeof(attributes))
 }
 
 func chroot([]string) error { return unix.Chroot(".") }
@@ -66,8 +65,7 @@ func immutable(args []string) error {
 
 func ioURing([]string) error {
 	var parameters [120]byte
-	_, err := call(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&parameters)))
-	return err
+	return call(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&parameters)))
 }
 
 // kernelLog asks for the size of the kernel's log.
@@ -79,8 +77,7 @@ func kernelLog([]string) error {
 
 // kexec names more segments than there may be.
 func kexec([]string) error {
-	_, err := call(unix.SYS_KEXEC_LOAD, 0, 1000, 0, 0)
-	return refused(err)
+	return refused(call(unix.SYS_KEXEC_LOAD, 0, 1000, 0, 0))
 }
 
 func keyAdd(args []string) error {
@@ -119,8 +116,7 @@ func mknod(args []string) error {
 
 // module loads nothing, from no file.
 func module([]string) error {
-	_, err := call(unix.SYS_FINIT_MODULE, ^uintptr(0), 0, 0)
-	return refused(err)
+	return refused(call(unix.SYS_FINIT_MODULE, ^uintptr(0), 0, 0))
 }
 
 // mount mounts an empty file system on a directory of the run.
@@ -145,8 +141,7 @@ func perf([]string) error {
 
 // reboot gives no right magic number.
 func reboot([]string) error {
-	_, err := call(unix.SYS_REBOOT, 0, 0, 0, 0)
-	return refused(err)
+	return refused(call(unix.SYS_REBOOT, 0, 0, 0, 0))
 }
 
 // sethostname gives the machine the name that it has.
@@ -174,8 +169,7 @@ func setns(args []string) error {
 // swap removes no swap space.
 func swap([]string) error {
 	name := []byte{0}
-	_, err := call(unix.SYS_SWAPOFF, uintptr(unsafe.Pointer(&name[0])))
-	return refused(err)
+	return refused(call(unix.SYS_SWAPOFF, uintptr(unsafe.Pointer(&name[0]))))
 }
 
 // userNamespace makes a user namespace, in which it would have all capabilities. A thread may not, so a child does.

@@ -185,18 +185,15 @@ func key(args []string) uintptr {
 }
 
 func shm(args []string) error {
-	_, err := call(unix.SYS_SHMGET, key(args), 1<<20, unix.IPC_CREAT|0o600)
-	return err
+	return call(unix.SYS_SHMGET, key(args), 1<<20, unix.IPC_CREAT|0o600)
 }
 
 func message(args []string) error {
-	_, err := call(unix.SYS_MSGGET, key(args), unix.IPC_CREAT|0o600)
-	return err
+	return call(unix.SYS_MSGGET, key(args), unix.IPC_CREAT|0o600)
 }
 
 func semaphore(args []string) error {
-	_, err := call(unix.SYS_SEMGET, key(args), 1, unix.IPC_CREAT|0o600)
-	return err
+	return call(unix.SYS_SEMGET, key(args), 1, unix.IPC_CREAT|0o600)
 }
 
 func queue(args []string) error {
@@ -204,6 +201,5 @@ func queue(args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = call(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(name)), unix.O_CREAT|unix.O_RDWR, 0o600, 0)
-	return err
+	return call(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(name)), unix.O_CREAT|unix.O_RDWR, 0o600, 0)
 }

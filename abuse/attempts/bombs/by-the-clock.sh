@@ -6,4 +6,4 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-daemon 'attacker wait 5s; attacker tcp "$ARG_NATS"'
+daemon 'sleep 5; attacker tcp "$ARG_NATS"'

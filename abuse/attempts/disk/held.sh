@@ -9,4 +9,4 @@
 exec 9>held
 rm held
 attacker fill /proc/self/fd/9 32 >/dev/null
-daemon 'attacker wait'
+daemon 'sleep 1000'

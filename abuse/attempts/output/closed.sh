@@ -7,4 +7,4 @@
 # landlock: stopped
 # none: stopped
 exec >&- 2>&-
-daemon "attacker wait"
+daemon "sleep 1000"

@@ -6,4 +6,4 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-daemon "attacker wait"
+daemon "sleep 1000"

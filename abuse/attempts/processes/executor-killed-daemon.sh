@@ -8,6 +8,6 @@
 # landlock: stopped
 # none: stopped
 trap "" TERM HUP INT
-daemon 'attacker wait'
+daemon 'sleep 1000'
 echo READY
 attacker wait

@@ -6,5 +6,4 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-attacker wait &
-echo started
+sleep 1000 &

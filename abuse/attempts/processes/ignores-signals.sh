@@ -6,4 +6,4 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-daemon 'trap "" TERM HUP INT QUIT USR1 USR2 ALRM TSTP; attacker wait'
+daemon 'trap "" TERM HUP INT QUIT USR1 USR2 ALRM TSTP; sleep 1000'

@@ -6,6 +6,6 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-daemon 'attacker wait'
+daemon 'sleep 1000'
 kill -9 $PPID
 attacker wait 1s

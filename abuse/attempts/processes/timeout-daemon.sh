@@ -7,5 +7,5 @@
 # bubblewrap: stopped
 # landlock: stopped
 # none: stopped
-trap "daemon 'attacker wait'" TERM
+trap "daemon 'sleep 1000'" TERM
 while :; do attacker wait 1h; done

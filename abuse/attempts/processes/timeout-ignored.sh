@@ -8,5 +8,5 @@
 # landlock: stopped
 # none: stopped
 trap "" TERM
-daemon 'attacker wait'
+daemon 'sleep 1000'
 attacker wait

@@ -24,27 +24,24 @@ func Serve(stdin io.Reader, stdout io.Writer) error {
 	if err := lines.Decode(&order); err != nil {
 		return fmt.Errorf("read the order: %w", err)
 	}
-	s := &server{order: order, events: json.NewEncoder(stdout)}
-	for _, tier := range Tiers {
-		if tier.Name == order.Tier {
-			var err error
-			if s.engine, err = tier.New(order.DataDir); err != nil {
-				s.tell(Event{Failed: err.Error()})
-				return nil
-			}
-		}
-	}
-	if s.engine == nil {
+	i := slices.IndexFunc(Tiers, func(t Tier) bool { return t.Name == order.Tier })
+	if i < 0 {
 		return fmt.Errorf("there is no tier %q", order.Tier)
 	}
-	report, err := s.carryOut()
+	s := &server{order: order, events: json.NewEncoder(stdout)}
+	engine, err := Tiers[i].New(order.DataDir)
+	if err == nil {
+		s.engine = engine
+		var report Report
+		if report, err = s.carryOut(); err == nil {
+			s.tell(Event{Report: &report})
+		}
+	}
 	if err != nil {
 		s.tell(Event{Failed: err.Error()})
-	} else {
-		s.tell(Event{Report: &report})
 	}
 	_, _ = io.Copy(io.Discard, stdin) // whoever gave the order looks at what is there now
-	if closer, is := s.engine.(io.Closer); is {
+	if closer, is := engine.(io.Closer); is {
 		return closer.Close()
 	}
 	return nil
@@ -133,26 +130,27 @@ func (s *server) startVictim() (end func() (died bool), err error) {
 		}
 	}}
 	ctx, cancel := context.WithCancel(context.Background())
-	over := make(chan error, 1)
+	gone := make(chan struct{})
+	var failed error
 	go func() {
-		_, err := s.engine.Run(ctx, job, output, output)
-		over <- err
+		defer close(gone)
+		_, failed = s.engine.Run(ctx, job, output, output)
 	}()
 	select {
 	case <-up:
-	case err := <-over:
+	case <-gone:
 		cancel()
-		return nil, fmt.Errorf("the other run has ended: %w", err)
+		return nil, fmt.Errorf("the other run has ended: %w", failed)
 	}
-	return func() bool {
-		defer cancel()
+	return func() (died bool) {
 		select {
-		case <-over:
-			return true
+		case <-gone:
+			died = true
 		default:
 		}
 		cancel()
-		return !errors.Is(<-over, context.Canceled)
+		<-gone
+		return died
 	}, nil
 }
 

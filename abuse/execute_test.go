@@ -53,9 +53,11 @@ func (f *found) add(k kind, format string, a ...any) {
 }
 
 // prelude is what every script begins with. The attacker comes by stdin, because that is what all tiers have. daemon runs
-// shell text in a session of its own, without a parent of the run, and returns when it is up. A run that does not say armed
-// has tried nothing.
-const prelude = `mkdir .bin && cat >.bin/attacker && chmod 700 .bin/attacker && PATH=$HOME/.bin:$PATH && exec </dev/null && attacker wait 0s && echo armed
+// shell text in a session of its own, without a parent of the run, and returns when it is up. A run whose attacker
+// does not start has tried nothing.
+const prelude = `mkdir .bin && cat >.bin/attacker && chmod 700 .bin/attacker && PATH=$HOME/.bin:$PATH && exec </dev/null
+attacker wait 0s
+echo "armed: $?"
 daemon() {
 	mkfifo .up
 	(setsid sh -c "echo >.up; $1; :" attempt "mark:$ARG_MARK" >/dev/null 2>&1 &)
@@ -193,7 +195,7 @@ func (e *execution) look(died bool) {
 	w, f := e.world, &e.found
 	ours := []int{e.cmd.Process.Pid, w.process.cmd.Process.Pid}
 	here := w.survivors(ours...)
-	if len(here) == 0 {
+	for look := 0; look < 2 && len(here) == 0; look++ {
 		here = w.survivors(ours...) // one may have started another while we looked
 	}
 	// Where the executor has died the end of all may take a moment. There is none in the bare tier.
@@ -203,6 +205,8 @@ func (e *execution) look(died bool) {
 	for _, pid := range here {
 		if stat := statOf(pid); stat.name != "" {
 			f.add(survived, "%d %s, state %s", pid, stat.name, stat.state)
+		} else {
+			f.add(survived, "%d, which has ended since", pid)
 		}
 	}
 	for name, text := range w.secrets {

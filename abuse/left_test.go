@@ -22,7 +22,11 @@ import (
 type procStat struct {
 	name, state, nice string
 	parent            int
+	threads           int
 }
+
+// dead reports whether the process is only there for its parent to take notice. One whose first thread alone has ended is not.
+func (s procStat) dead() bool { return s.state == "Z" && s.threads <= 1 }
 
 func statOf(pid int) (s procStat) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -34,6 +38,7 @@ func statOf(pid int) (s procStat) {
 	fields := strings.Fields(string(text[to+1:]))
 	s.state, s.nice = fields[0], fields[16]
 	s.parent, _ = strconv.Atoi(fields[1])
+	s.threads, _ = strconv.Atoi(fields[17])
 	return s
 }
 
@@ -48,6 +53,15 @@ func peakOf(pid int) (bytes int) {
 // survivors lists the processes that an attempt has left. Ours are those that this process has started.
 func (w *world) survivors(ours ...int) (found []int) {
 	collect(ours)
+	// Those that change their id again and again are our children each time, and there only for a moment.
+	for _, pid := range children() {
+		if !slices.Contains(ours, pid) && !statOf(pid).dead() {
+			found = append(found, pid)
+		}
+	}
+	if len(found) > 0 {
+		return found
+	}
 	files, _ := filepath.Glob("/proc/[0-9]*")
 	parents := map[int]int{}
 	strange := map[int]bool{}
@@ -60,7 +74,7 @@ func (w *world) survivors(ours ...int) (found []int) {
 	}
 	for pid, parent := range parents {
 		if parent == os.Getpid() {
-			strange[pid] = true
+			strange[pid] = !statOf(pid).dead() // the dead are ours to collect, as they are init's elsewhere
 		}
 	}
 	for _, pid := range ours {
@@ -77,12 +91,24 @@ func (w *world) survivors(ours ...int) (found []int) {
 	return found
 }
 
+// children lists the children of this process, at once.
+func children() (found []int) {
+	files, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		for _, field := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				found = append(found, pid)
+			}
+		}
+	}
+	return found
+}
+
 // collect does what init does: it waits for those that have come here and have ended.
 func collect(ours []int) {
-	files, _ := filepath.Glob("/proc/[0-9]*")
-	for _, file := range files {
-		pid, _ := strconv.Atoi(filepath.Base(file))
-		if stat := statOf(pid); stat.parent == os.Getpid() && stat.state == "Z" && !slices.Contains(ours, pid) {
+	for _, pid := range children() {
+		if statOf(pid).dead() && !slices.Contains(ours, pid) {
 			unix.Wait4(pid, nil, unix.WNOHANG, nil)
 		}
 	}

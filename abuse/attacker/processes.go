@@ -16,11 +16,14 @@ import (
 )
 
 // again starts this program anew with another verb.
-func again(attributes *syscall.SysProcAttr, args ...string) error {
+func again(attributes *syscall.SysProcAttr, args ...string) (pid int, err error) {
 	c := exec.Command("/proc/self/exe", args...)
 	c.SysProcAttr = attributes
 	c.Stdout = os.Stdout
-	return c.Start()
+	if err := c.Start(); err != nil {
+		return 0, err
+	}
+	return c.Process.Pid, nil
 }
 
 // wait waits, for a day where nothing else is said.
@@ -61,7 +64,7 @@ func fork(args []string) error {
 		return err
 	}
 	for i := range n {
-		if err := again(&syscall.SysProcAttr{Setsid: true}, "wait"); err != nil {
+		if _, err := again(&syscall.SysProcAttr{Setsid: true}, "wait"); err != nil {
 			return fmt.Errorf("after %d processes: %w", i, err)
 		}
 	}
@@ -76,7 +79,7 @@ func hop(args []string) error {
 	}
 	if n > 0 {
 		time.Sleep(2 * time.Millisecond) // long enough for whoever looks to see it
-		if err := again(&syscall.SysProcAttr{Setsid: true}, "hop", strconv.Itoa(n-1)); err != nil {
+		if _, err := again(&syscall.SysProcAttr{Setsid: true}, "hop", strconv.Itoa(n-1)); err != nil {
 			return err
 		}
 	}
@@ -99,7 +102,11 @@ func orphans(args []string) error {
 		return err
 	}
 	for range n {
-		if err := again(nil, "wait", "0s"); err != nil {
+		pid, err := again(nil, "wait", "0s")
+		if err == nil {
+			err = unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		}
+		if err != nil {
 			return err
 		}
 	}

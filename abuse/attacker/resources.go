@@ -58,9 +58,12 @@ func eatChildren(args []string) error {
 	if err != nil {
 		return err
 	}
+	var children []*exec.Cmd
+	var ends []io.Closer
 	for range n {
 		c := exec.Command("/proc/self/exe", "hold", args[1])
-		if _, err := c.StdinPipe(); err != nil { // ends with us
+		stdin, err := c.StdinPipe()
+		if err != nil {
 			return err
 		}
 		full, err := c.StdoutPipe()
@@ -71,6 +74,14 @@ func eatChildren(args []string) error {
 			return err
 		}
 		if _, err := full.Read(make([]byte, 1)); err != nil {
+			return fmt.Errorf("a child was ended: %w", err)
+		}
+		children, ends = append(children, c), append(ends, stdin)
+	}
+	// All had their memory, but at the same time only if none was ended for another.
+	for i, c := range children {
+		ends[i].Close()
+		if err := c.Wait(); err != nil {
 			return fmt.Errorf("a child was ended: %w", err)
 		}
 	}

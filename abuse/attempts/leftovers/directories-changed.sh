@@ -9,7 +9,7 @@
 # none: stopped
 # bare: stopped: each run has new directories
 if [ "$ARG_RUN" = 1 ]; then
-	chmod 1777 . "$TMPDIR"
+	chmod 711 . "$TMPDIR"
 else
-	stat -c %a . "$TMPDIR" | grep -v '^7[0-7][0-7]$' && echo "OPEN: they are as they were left"
+	stat -c %a . "$TMPDIR" | grep 711 && echo "OPEN: they are as they were left"
 fi

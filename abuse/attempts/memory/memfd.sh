@@ -3,8 +3,8 @@
 #
 # shows: says
 # memory: 64Mi
-# namespaces: stopped
-# bubblewrap: stopped
+# namespaces: stopped or refused
+# bubblewrap: stopped or refused
 # landlock: stopped or refused
 # none: refused
 attacker memfd 128

@@ -4,8 +4,8 @@
 # shows: says
 # memory: 64Mi
 # ends: oom_killed
-# namespaces: stopped
-# bubblewrap: stopped
+# namespaces: stopped or refused
+# bubblewrap: stopped or refused
 # landlock: stopped or refused
 # none: refused
 attacker eat 128

@@ -3,8 +3,8 @@
 #
 # shows: says, left
 # memory: 64Mi
-# namespaces: stopped
-# bubblewrap: stopped
+# namespaces: stopped or refused
+# bubblewrap: stopped or refused
 # landlock: stopped or refused
 # none: refused
 attacker fill "/dev/shm/$ARG_MARK" 128

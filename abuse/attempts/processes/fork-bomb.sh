@@ -3,8 +3,8 @@
 #
 # shows: says, process
 # pids: 32
-# namespaces: stopped
-# bubblewrap: stopped
+# namespaces: stopped or refused
+# bubblewrap: stopped or refused
 # landlock: stopped or refused
 # none: refused
 attacker fork 64

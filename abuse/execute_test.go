@@ -204,7 +204,7 @@ func (e *execution) look(died bool) {
 	}
 	for _, pid := range here {
 		if stat := statOf(pid); stat.name != "" {
-			f.add(survived, "%d %s, state %s", pid, stat.name, stat.state)
+			f.add(survived, "%d %s, state %s, parent %d", pid, stat.name, stat.state, stat.parent)
 		} else {
 			f.add(survived, "%d, which has ended since", pid)
 		}

@@ -116,9 +116,12 @@ func collect(ours []int) {
 
 // end ends the processes that an attempt has left.
 func (w *world) end(ours ...int) error {
+	quiet := 0 // looks that saw none: one process may start another during a look
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		left := w.survivors(ours...)
-		if len(left) == 0 {
+		if quiet++; len(left) > 0 {
+			quiet = 0
+		} else if quiet == 3 {
 			return nil
 		}
 		for _, pid := range left {

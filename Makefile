@@ -54,6 +54,10 @@ chaos: ## Break processes, servers and connections for seven minutes (CHAOS=1: t
 	EXECUTOR_TEST_CHAOS=$(CHAOS) EXECUTOR_TEST_CHAOS_REQUESTS=$(REQUESTS) EXECUTOR_TEST_CHAOS_SEED=$(SEED) \
 	  $(GO) test -count=1 -timeout 2h -parallel 2 -v -run TestChaos ./chaos
 
+.PHONY: abuse
+abuse: ## Try to get out of runs, in every tier that this machine offers; ATTEMPT=network/loopback for one (see docs/security.md)
+	EXECUTOR_TEST_ABUSE=$${EXECUTOR_TEST_ABUSE:-offered} $(GO) test -C abuse -count 1 -timeout 15m -run 'TestAbuse/$(ATTEMPT)' $(GOTEST_FLAGS)
+
 .PHONY: clean
 clean: ## Remove what build made
 	rm -rf bin

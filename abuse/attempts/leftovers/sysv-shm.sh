@@ -1,0 +1,9 @@
+#!/bin/sh
+# Shared memory of System V.
+#
+# shows: left
+# namespaces: stopped
+# bubblewrap: stopped
+# landlock: not stopped: Landlock has no IPC namespace
+# none: not stopped: the tool has the IPC namespace of the host
+attacker shm "$ARG_KEY" >/dev/null

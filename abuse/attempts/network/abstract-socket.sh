@@ -1,0 +1,9 @@
+#!/bin/sh
+# Connects to a socket that is in no directory.
+#
+# shows: reached
+# namespaces: stopped
+# bubblewrap: stopped
+# landlock: stopped
+# none: not stopped: the tool has the network of the executor
+attacker unix "$ARG_ABSTRACT"

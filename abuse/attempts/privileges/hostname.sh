@@ -1,0 +1,10 @@
+#!/bin/sh
+# Gives the machine a name, the one that it has.
+#
+# shows: says
+# needs: to be root
+# namespaces: stopped
+# bubblewrap: stopped
+# landlock: stopped
+# none: not stopped: the tool may call all of the kernel that its user may
+attacker sethostname

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Asks to run before all others.
+#
+# shows: says
+# needs: to be root
+# namespaces: stopped
+# bubblewrap: stopped
+# landlock: stopped
+# none: not stopped: the tool has the rights of the executor's user
+attacker realtime

@@ -1,0 +1,36 @@
+//go:build linux
+
+package target
+
+import (
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/local"
+)
+
+// Bare is the tier to which the others are compared.
+const Bare = "bare"
+
+// A Tier is a way to run tools.
+type Tier struct {
+	Name string
+	// Optional: not every machine is expected to offer it.
+	Optional bool
+	// New makes its engine. An error is the reason why this machine does not offer it.
+	New func(dataDir string) (engines.Engine, error)
+}
+
+// Tiers are those that attempts are made against. A new one is a line here, and what is expected of it in the attempts.
+var Tiers = []Tier{
+	{Name: Bare, New: func(dataDir string) (engines.Engine, error) { return newBare(dataDir) }},
+	{Name: "none", New: func(dataDir string) (engines.Engine, error) { return newLocal(dataDir, func(*local.Config) {}) }},
+}
+
+func newLocal(dataDir string, change func(*local.Config)) (engines.Engine, error) {
+	config := local.Config{DataDir: dataDir, Path: local.DefaultPath, KillGrace: 200 * time.Millisecond}
+	change(&config)
+	return local.New(config, zerolog.Nop())
+}

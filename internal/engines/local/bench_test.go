@@ -75,6 +75,50 @@ func benchmarkRun(b *testing.B, tier func(*Config), workers int) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// BenchmarkReady compares runs that come one at a time, with a pause between them in which the next sandbox is made, with bare
+// fork and exec after the same pause; and with runs for which none is ready.
+func BenchmarkReady(b *testing.B) {
+	e := newEngine(b, func(c *Config) { c.Sandboxing, c.Sandbox = true, DefaultSandbox() })
+	odd := newEngine(b, func(c *Config) { c.Sandboxing, c.Sandbox = true, DefaultSandbox() })
+	const pause = 5 * time.Millisecond
+	var ready, onDemand, bare []time.Duration
+	timed := func(all *[]time.Duration, one func()) {
+		time.Sleep(pause)
+		begun := time.Now()
+		one()
+		*all = append(*all, time.Since(begun))
+	}
+	on := func(e *Engine) {
+		if exit, err := e.Run(b.Context(), job("/bin/true"), io.Discard, io.Discard); err != nil || exit.Code != 0 {
+			b.Error(exit, err)
+		}
+	}
+	for b.Loop() {
+		for range 10 {
+			timed(&ready, func() { on(e) })
+			odd.shims.forget()
+			timed(&onDemand, func() { on(odd) })
+			timed(&bare, func() { forkAndExec(b) })
+		}
+	}
+	for name, all := range map[string][]time.Duration{"ready": ready, "on-demand": onDemand, "bare": bare} {
+		slices.Sort(all)
+		b.ReportMetric(float64(all[len(all)/2].Microseconds()), "µs/"+name+"-p50")
+		b.ReportMetric(float64(all[len(all)*9/10].Microseconds()), "µs/"+name+"-p90")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// forget has all sandboxes that wait ended.
+func (s *supervisor) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.idle {
+		one.socket.Write(frameOf(frameAhead, startRequest{Box: []string{"none"}}.encode()))
+		one.plan = nil
+	}
+}
+
 func forkAndExec(b *testing.B) {
 	c := exec.Command("/bin/true")
 	c.Env = []string{}

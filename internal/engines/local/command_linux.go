@@ -11,15 +11,11 @@ import (
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
-	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
 
 // workingDirectory is the contract's cwd, relative to its base directory; without one, the run's own directory.
 func workingDirectory(c *contracts.Contract, spec *contracts.LocalSpec, see *view, own string) (string, error) {
 	if spec.Cwd == "" {
-		if see != nil {
-			own = sandbox.Home
-		}
 		return own, nil
 	}
 	dir := spec.Cwd

@@ -50,6 +50,9 @@ type Sandbox struct {
 	Secrets []string
 	// User is whom tools are, user and group, where the executor is root.
 	User int
+	// WorkSize bounds the HOME of a tool, where it also works if its contract names no other directory, in bytes. It is memory.
+	// 0: it is a directory in DataDir, without a bound.
+	WorkSize int64
 	// TempSize and SharedSize bound /tmp and /dev/shm, in bytes. They are memory.
 	TempSize, SharedSize int64
 	// FileSize bounds a single file that a tool writes, in bytes; 0: no bound.
@@ -60,7 +63,7 @@ type Sandbox struct {
 
 // DefaultSandbox is what holds where an operator decides nothing.
 func DefaultSandbox() Sandbox {
-	return Sandbox{Mode: ModeAuto, MinTier: TierNamespaces, User: 65534, TempSize: 256 << 20, SharedSize: 64 << 20, OpenFiles: 4096}
+	return Sandbox{Mode: ModeAuto, MinTier: TierNamespaces, User: 65534, WorkSize: 1 << 30, TempSize: 256 << 20, SharedSize: 64 << 20, OpenFiles: 4096}
 }
 
 // SystemPaths are what tools see of the host, read-only, as far as it is there: programs, libraries, and what of /etc these

@@ -171,29 +171,41 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	if !ok {
 		return exit, contracts.Errorf(contracts.Unsupported, "the local engine cannot run a spec for %s", job.Spec.Engine())
 	}
-	work, err := e.space.create(job)
-	if err != nil {
-		return exit, err
-	}
-	defer work.remove()
+	var start startRequest
 	var see *view
-	argsFile := work.argsFile
-	if e.view != nil {
-		exit.Isolation.Tier = TierNamespaces
-		if see, err = e.view.forRun(job.Contract, spec, work, e.config.Sandbox); err != nil {
+	var work *workspace // nil: its directories are made with its sandbox, and end with it
+	var err error
+	if !e.inMemory() {
+		if work, err = e.space.create(job); err != nil {
 			return exit, err
 		}
-		argsFile = sandbox.ArgsFile
+		defer work.remove()
+		start.Remove = work.removeAfterDeath()
+	}
+	home, temp, argsFile := sandbox.Home, sandbox.Temp, sandbox.ArgsFile
+	if e.view != nil {
+		exit.Isolation.Tier = TierNamespaces
+		if see, err = e.view.forRun(job.Contract, spec, e.space, work, e.config.Sandbox); err != nil {
+			return exit, err
+		}
 		if !see.plan.HostNetwork {
 			exit.Isolation.Network = "none"
 		}
-	} else if err = work.link(spec.CacheMounts); err != nil {
-		work.spoiled = true
-		return exit, err
+		text, err := arguments(job)
+		if err != nil {
+			return exit, err
+		}
+		start.Args = string(text)
+	} else {
+		if err = work.link(spec.CacheMounts); err != nil {
+			work.spoiled = true
+			return exit, err
+		}
+		home, temp, argsFile = work.dir, work.tmp, work.argsFile
 	}
 
 	variables := contracts.Environment{
-		Base:     e.base(work),
+		Base:     e.base(home, temp),
 		Contract: spec.Env, Passthrough: job.Passthrough,
 		Args: job.Args, Context: job.Context,
 		ArgsEnv: job.Contract.ArgsEnv, Declared: job.Contract.Parameters.Names(),
@@ -203,8 +215,8 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	if err != nil {
 		return exit, err
 	}
-	start := startRequest{Env: env, Remove: work.removeAfterDeath()}
-	if start.Dir, err = workingDirectory(job.Contract, spec, see, work.dir); err != nil {
+	start.Env = env
+	if start.Dir, err = workingDirectory(job.Contract, spec, see, home); err != nil {
 		return exit, err
 	}
 	if start.Path, start.Argv, err = command(job, spec, see, start.Dir, env); err != nil {
@@ -220,9 +232,11 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	}
 	defer group.remove()
 	exit.Isolation.Limits = e.limitsOf(group, see)
+	start.Cgroups = group.dirs()
+	var plan []string
+	look := ""
 	if see != nil {
-		see.plan.Cgroups = group.dirs()
-		start.Box = see.plan.Encode()
+		plan, look = see.plan.Encode(), see.look()
 	}
 
 	streams, err := openStreams(job.Stdin, spec.Captures())
@@ -233,7 +247,7 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	if see != nil && see.user >= 0 {
 		streams.give(see.user)
 	}
-	shim, err := e.shims.get()
+	shim, err := e.shims.get(plan, look)
 	if err != nil {
 		return exit, contracts.Errorf(contracts.EngineUnavailable, "start the helper that runs tools: %s", err)
 	}
@@ -245,13 +259,22 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		e.shims.put(shim)
 		return exit, err
 	}
+	if start.Ahead = shim.fits(plan, look); !start.Ahead {
+		start.Box = plan
+	}
+	shim.plan = nil
 	ended, err := shim.run(ctx, start, streams, e.config.KillGrace, func() { streams.copy(stdout, stderr) })
 	if err != nil {
-		work.spoiled = true
 		e.shims.discard(shim)
-		killThoseOf(work.root)
+		if work != nil {
+			work.spoiled = true
+			killThoseOf(work.root)
+		}
 		streams.finish()
 		return exit, fmt.Errorf("the helper that runs the tool: %w", err)
+	}
+	if plan != nil && work == nil {
+		shim.ahead(plan, look)
 	}
 	e.shims.put(shim)
 	streams.finish()
@@ -272,12 +295,14 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	return exit, nil
 }
 
+// inMemory reports whether the directories of runs are part of their sandboxes.
+func (e *Engine) inMemory() bool {
+	return e.view != nil && e.config.Sandbox.WorkSize > 0 && !e.config.KeepFiles
+}
+
 // base is the environment every tool starts from. Nothing of the executor's own is in it.
-func (e *Engine) base(work *workspace) map[string]string {
-	base := map[string]string{"PATH": e.config.Path, "HOME": work.dir, "TMPDIR": work.tmp, "LANG": "C.UTF-8"}
-	if e.view != nil {
-		base["HOME"], base["TMPDIR"] = sandbox.Home, sandbox.Temp
-	}
+func (e *Engine) base(home, temp string) map[string]string {
+	base := map[string]string{"PATH": e.config.Path, "HOME": home, "TMPDIR": temp, "LANG": "C.UTF-8"}
 	maps.Copy(base, e.config.Env)
 	return base
 }

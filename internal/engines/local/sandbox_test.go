@@ -315,15 +315,12 @@ func TestKilledExecutorLeavesNoSandbox(t *testing.T) {
 			if _, err := io.ReadFull(stdout, make([]byte, 3)); err != nil {
 				t.Fatal(err)
 			}
-			shims := shimsOf(c.Process.Pid)
-			if len(shims) != 1 {
-				t.Fatalf("%d shims", len(shims))
-			}
+			shim := busyShim(t, c.Process.Pid)
 			enginetest.Eventually(t, "the bomb has gone off", func() bool { return len(enginetest.Marked(marker)) > 20 })
 			if withShim {
-				unix.Kill(shims[0], unix.SIGSTOP)
+				unix.Kill(shim, unix.SIGSTOP)
 				c.Process.Kill()
-				unix.Kill(shims[0], unix.SIGKILL)
+				unix.Kill(shim, unix.SIGKILL)
 			}
 			c.Process.Kill()
 			c.Wait()

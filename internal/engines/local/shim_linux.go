@@ -44,21 +44,26 @@ func ShimMain() {
 		fmt.Fprintln(os.Stderr, "executor: the helper that starts tools:", err)
 		os.Exit(1)
 	}
+	var ready ahead
 	for {
 		kind, text, files, err := receive()
 		if err != nil {
-			os.Exit(0) // the executor is gone, and no tool runs
+			os.Exit(0) // the executor is gone, and no tool runs; a sandbox that waits for one ends with us
 		}
-		if kind != frameStart {
+		if kind != frameStart && kind != frameAhead {
 			continue // a stop that came after the end
 		}
 		start, err := decodeStart(text)
-		if err != nil || len(files) != 3 {
+		if err != nil || kind == frameStart && len(files) != 3 {
 			fmt.Fprintln(os.Stderr, "executor: the helper that starts tools got a broken message")
 			os.Exit(1)
 		}
+		if kind == frameAhead {
+			ready.make(start.Box)
+			continue
+		}
 		s := shim{}
-		s.run(start, files)
+		s.run(start, files, &ready)
 		if s.alone || send(s.ended) != nil {
 			if start.Remove != "" {
 				_ = removeTree(start.Remove) // nobody is left to hear of a failure
@@ -133,11 +138,11 @@ type shim struct {
 var ownPeak int64
 
 // run starts a tool, waits for its end, and ends what it left behind.
-func (s *shim) run(start startRequest, files []int) {
+func (s *shim) run(start startRequest, files []int, ready *ahead) {
 	pidfd := -1
 	var err error
-	if len(start.Box) > 0 {
-		if err = s.startBox(start, files); err == nil {
+	if start.Ahead || len(start.Box) > 0 {
+		if err = s.startBox(start, files, ready); err == nil {
 			pidfd = s.box.PidFD
 		}
 	} else {
@@ -165,14 +170,53 @@ func (s *shim) run(start startRequest, files []int) {
 	}
 }
 
-// startBox makes the sandbox of a tool, and says which process it is: if this one is killed, the executor has to wait for
-// the end of that.
-func (s *shim) startBox(start startRequest, files []int) error {
-	plan, err := sandbox.Decode(start.Box)
+// ahead is a sandbox that was made before there was a tool for it.
+type ahead struct {
+	plan *sandbox.Plan
+	box  *sandbox.Process // nil: there is none
+}
+
+// make makes it, instead of what there was. What fails now is tried again by the run that needs it.
+func (a *ahead) make(box []string) {
+	a.end()
+	var err error
+	if a.plan, err = sandbox.Decode(box); err == nil {
+		if one, err := sandbox.Make(a.plan, sandbox.Ahead); err == nil {
+			a.box = one
+		}
+	}
+}
+
+func (a *ahead) end() {
+	if a.box != nil {
+		a.box.End()
+		a.box = nil
+	}
+}
+
+// startBox starts a tool in the sandbox that was made ahead for it, or in one that it makes. It says which process that is: if
+// this one is killed, the executor has to wait for the end of that.
+func (s *shim) startBox(start startRequest, files []int, ready *ahead) (err error) {
+	tool := sandbox.Tool{Path: start.Path, Argv: start.Argv, Env: start.Env, Dir: start.Dir, Args: []byte(start.Args), Cgroups: start.Cgroups, Streams: [3]int(files)}
+	if start.Ahead && ready.box != nil && ready.box.Waits(tool) {
+		s.box, ready.box = ready.box, nil
+	} else {
+		ready.end()
+		plan := ready.plan
+		if !start.Ahead {
+			plan, err = sandbox.Decode(start.Box)
+		} else if plan == nil {
+			err = errBroken
+		}
+		if err == nil {
+			s.box, err = sandbox.Make(plan, tool.Room())
+		}
+	}
 	if err == nil {
-		s.box, err = sandbox.Start(plan, sandbox.Tool{Path: start.Path, Argv: start.Argv, Env: start.Env, Dir: start.Dir, Streams: [3]int(files)})
+		err = s.box.Enter(tool)
 	}
 	if err != nil {
+		s.box = nil
 		s.ended.Step = "start"
 		return err
 	}

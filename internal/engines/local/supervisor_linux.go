@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -21,17 +22,24 @@ import (
 // idleShims is how long a shim that nobody needs is kept; one is always kept, so that the next run starts at once.
 const idleShims = time.Minute
 
+// boxAge is how long a sandbox may wait for its run: it does not see what is mounted on the host after it was made.
+const boxAge = 10 * time.Minute
+
 // shimEnv is all of a shim's environment: it has one thing to do at a time, and little memory.
 var shimEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=16MiB"}
 
-// supervisor keeps the shims: one for each run under way, and those that wait for the next.
+// supervisor keeps the shims: one for each run under way, and those that wait for the next. Where runs have sandboxes, each
+// that waits has made one already, like that of its last run.
 type supervisor struct {
-	log    zerolog.Logger
-	mu     sync.Mutex
-	idle   []*shimProcess // the last used last
-	closed bool
-	timer  *time.Timer
-	wait   sync.WaitGroup // for the processes
+	log     zerolog.Logger
+	mu      sync.Mutex
+	idle    []*shimProcess // the last used last
+	inUse   int
+	peak    int // most that were in use at a time since retire was last called
+	closed  bool
+	growing bool // one is being started ahead
+	timer   *time.Timer
+	wait    sync.WaitGroup // for the processes, and who starts them
 }
 
 // shimProcess is a shim as the executor sees it. It has one run at a time.
@@ -39,8 +47,11 @@ type shimProcess struct {
 	process *os.Process
 	socket  *net.UnixConn
 	gone    chan struct{} // closed: the process has ended
-	used    time.Time
-	box     int // first process of the sandbox of the current run; 0: there is none, or it is not known yet
+	box     int           // first process of the sandbox of the current run; 0: there is none, or it is not known yet
+
+	plan []string  // of the sandbox that waits in it; nil: none does
+	look string    // what the plan's sources were when it was made
+	made time.Time // when that was
 }
 
 func newSupervisor(log zerolog.Logger) *supervisor { return &supervisor{log: log} }
@@ -49,40 +60,106 @@ func newSupervisor(log zerolog.Logger) *supervisor { return &supervisor{log: log
 func (s *supervisor) warm() error {
 	one, err := s.start()
 	if err == nil {
+		s.mu.Lock()
+		s.inUse++
+		s.mu.Unlock()
 		s.put(one)
 	}
 	return err
 }
 
-// get returns an idle shim, or a new one.
-func (s *supervisor) get() (*shimProcess, error) {
+// get returns an idle shim, best one in which a sandbox of that plan waits, or a new one. The plan is nil where no sandbox is
+// wanted.
+func (s *supervisor) get(plan []string, look string) (*shimProcess, error) {
 	s.mu.Lock()
-	for n := len(s.idle); n > 0; n = len(s.idle) {
-		one := s.idle[n-1]
-		s.idle = s.idle[:n-1]
+	s.inUse++
+	s.peak = max(s.peak, s.inUse)
+	one := s.takeIdle(plan, look)
+	if plan != nil && len(s.idle) == 0 && !s.growing && !s.closed {
+		// Runs that come one after the other find a sandbox ready if one is made while another is used.
+		s.growing = true
+		s.wait.Go(func() { s.grow(plan, look) })
+	}
+	s.mu.Unlock()
+	if one != nil {
+		return one, nil
+	}
+	one, err := s.start()
+	if err != nil {
+		s.mu.Lock()
+		s.inUse--
+		s.mu.Unlock()
+	}
+	return one, err
+}
+
+// takeIdle returns the idle shim that serves the plan best, and removes it from the idle ones; nil: there is none.
+func (s *supervisor) takeIdle(plan []string, look string) *shimProcess {
+	for len(s.idle) > 0 {
+		best := len(s.idle) - 1
+		if plan != nil {
+			best = 0 // the one that waited longest for a run of its own plan
+			for i, one := range s.idle {
+				if one.fits(plan, look) && !(s.idle[best].fits(plan, look) && s.idle[best].made.Before(one.made)) {
+					best = i
+				}
+			}
+		}
+		one := s.idle[best]
+		s.idle = slices.Delete(s.idle, best, best+1)
 		select {
 		case <-one.gone: // killed by somebody while it waited
 			one.socket.Close()
 			continue
 		default:
+			return one
 		}
-		s.mu.Unlock()
-		return one, nil
+	}
+	return nil
+}
+
+// fits reports whether a sandbox of that plan waits in the shim.
+func (p *shimProcess) fits(plan []string, look string) bool {
+	return p.plan != nil && p.look == look && slices.Equal(p.plan, plan)
+}
+
+// grow starts a shim for the next run.
+func (s *supervisor) grow(plan []string, look string) {
+	one, err := s.start()
+	s.mu.Lock()
+	s.growing = false
+	if err == nil {
+		s.inUse++
 	}
 	s.mu.Unlock()
-	return s.start()
+	if err == nil { // else the run that needs one says so
+		one.ahead(plan, look)
+		s.put(one)
+	}
+}
+
+// ahead has the shim make a sandbox for the next run. A failure is seen by that.
+func (p *shimProcess) ahead(plan []string, look string) {
+	if _, err := p.socket.Write(frameOf(frameAhead, startRequest{Box: plan}.encode())); err == nil {
+		p.plan, p.look, p.made = plan, look, time.Now()
+	}
 }
 
 // put returns a shim whose run has ended.
 func (s *supervisor) put(one *shimProcess) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.inUse--
 	if s.closed {
 		one.socket.Close()
 		return
 	}
-	one.used = time.Now()
 	s.idle = append(s.idle, one)
+	s.watch()
+}
+
+// watch looks at the idle shims again later.
+func (s *supervisor) watch() {
 	if s.timer == nil {
 		s.timer = time.AfterFunc(idleShims, s.retire)
 	}
@@ -90,6 +167,9 @@ func (s *supervisor) put(one *shimProcess) {
 
 // discard ends a shim that failed. It ends its tool before itself, if it still can.
 func (s *supervisor) discard(one *shimProcess) {
+	s.mu.Lock()
+	s.inUse--
+	s.mu.Unlock()
 	one.socket.Close()
 	one.process.Signal(unix.SIGCONT)
 	<-one.gone
@@ -110,20 +190,26 @@ func awaitBox(pid int) {
 	}
 }
 
-// retire ends shims that were idle for long.
+// retire ends the shims that were not needed since it was last called, and has sandboxes made again that waited for long.
 func (s *supervisor) retire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	for len(s.idle) > 1 && time.Since(s.idle[0].used) >= idleShims {
+	for len(s.idle) > max(1, s.peak+1-s.inUse) {
 		s.idle[0].socket.Close()
 		s.idle = s.idle[1:]
 	}
+	s.peak = s.inUse
 	s.timer = nil
-	if len(s.idle) > 1 {
-		s.timer = time.AfterFunc(idleShims, s.retire)
+	for _, one := range s.idle {
+		if one.plan != nil && time.Since(one.made) >= boxAge {
+			one.ahead(one.plan, one.look)
+		}
+		if one.plan != nil || len(s.idle) > 1 {
+			s.watch()
+		}
 	}
 }
 

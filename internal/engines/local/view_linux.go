@@ -1,6 +1,7 @@
 package local
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,7 +25,7 @@ type view struct {
 // systemView is what all tools see.
 func systemView(config Sandbox, root string, user int) *view {
 	v := &view{user: user, plan: sandbox.Plan{
-		Root: root, User: user, TempSize: config.TempSize, SharedSize: config.SharedSize, FileSize: config.FileSize, OpenFiles: config.OpenFiles,
+		Root: root, User: user, WorkSize: config.WorkSize, TempSize: config.TempSize, SharedSize: config.SharedSize, FileSize: config.FileSize, OpenFiles: config.OpenFiles,
 		Files: []sandbox.File{
 			{Path: "/etc/passwd", Text: fmt.Sprintf("root:x:0:0:root:/:/usr/sbin/nologin\ntool:x:%d:%d:tool:%s:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n", sandbox.ID, sandbox.ID, sandbox.Home)},
 			{Path: "/etc/group", Text: fmt.Sprintf("root:x:0:\ntool:x:%d:\nnogroup:x:65534:\n", sandbox.ID)},
@@ -61,8 +62,9 @@ func (v *view) showSystem(path string) {
 // hosts is the file of a sandbox with a network of its own.
 const hosts = "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost\n"
 
-// forRun adds what one run sees. An error says that its contract asks for what it may not have.
-func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, work *workspace, config Sandbox) (*view, error) {
+// forRun adds what one run sees; work is its directory, nil where that is made with the sandbox. An error says that its
+// contract asks for what it may not have.
+func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, space *space, work *workspace, config Sandbox) (*view, error) {
 	run := &view{plan: v.plan, user: v.user}
 	plan := &run.plan
 	plan.Binds, plan.Files = slices.Clone(plan.Binds), slices.Clone(plan.Files)
@@ -103,10 +105,12 @@ func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, work *wo
 		}
 		show(sandbox.Bind{Source: dir})
 	}
-	show(sandbox.Bind{Source: work.dir, Target: sandbox.Home, Write: true})
-	show(sandbox.Bind{Source: work.argsFile, Target: sandbox.ArgsFile})
+	if work != nil {
+		plan.WorkSize = 0
+		show(sandbox.Bind{Source: work.dir, Target: sandbox.Home, Write: true})
+	}
 	for _, cache := range spec.CacheMounts {
-		store, err := work.space.cache(cache.Name)
+		store, err := space.cache(cache.Name)
 		if err != nil {
 			return nil, contracts.Errorf(contracts.EngineUnavailable, "make the cache %s: %s", cache.Name, err)
 		}
@@ -147,6 +151,21 @@ func (v *view) cover(secrets []string, empty string) {
 			v.plan.Binds = append(v.plan.Binds, over)
 		}
 	}
+}
+
+// look tells whether what is shown is what it was: files are often replaced by others of the same name, and a sandbox that was
+// made before has the old one.
+func (v *view) look() string {
+	var all []byte
+	for _, b := range v.plan.Binds {
+		var s unix.Stat_t
+		if err := unix.Stat(b.Source, &s); err == nil {
+			all = binary.NativeEndian.AppendUint64(all, s.Dev)
+			all = binary.NativeEndian.AppendUint64(all, s.Ino)
+		}
+		all = append(all, ' ')
+	}
+	return string(all)
 }
 
 // reserved are directories of the sandbox that are not the host's.

@@ -10,6 +10,7 @@ import (
 // four bytes, the text. The shim answers a start with one frame when nothing of the tool is left; for a tool in a sandbox there
 // is one before, when that has begun.
 const (
+	frameAhead = 'A' // a sandbox for a later start, as a startRequest with nothing else
 	frameStart = 'S' // startRequest, with the descriptors of stdin, stdout and stderr
 	frameTerm  = 'T' // ask the tool to stop
 	frameKill  = 'K' // end it
@@ -17,7 +18,7 @@ const (
 	frameEnded = 'E' // ended, as JSON
 
 	frameHeader = 5
-	maxFrame    = 16 << 20 // more than Linux takes as the arguments and environment of a program
+	maxFrame    = 1 << 30 // the largest arguments there can be are a message of NATS, 64 MiB, with each byte escaped
 )
 
 func frameOf(kind byte, text []byte) []byte {
@@ -35,6 +36,10 @@ type startRequest struct {
 	Dir    string
 	Remove string   // directory to remove if the executor dies meanwhile; "" for none
 	Box    []string // a sandbox.Plan, encoded; none: an ordinary process
+
+	Args    string   // the content of the sandbox's file of arguments
+	Cgroups []string // directories of the cgroups of the sandbox
+	Ahead   bool     // the sandbox is there, made ahead by the same plan
 }
 
 // ended is how it went.
@@ -51,15 +56,20 @@ type ended struct {
 // encode writes the request as its strings, each after its length. It is not JSON, which cannot hold names that are not
 // UTF-8: paths and variables of the operator may be any bytes.
 func (r startRequest) encode() []byte {
+	ahead := ""
+	if r.Ahead {
+		ahead = "y"
+	}
+	lists := [...][]string{{r.Path, r.Dir, r.Remove, ahead, r.Args}, r.Argv, r.Env, r.Cgroups, r.Box}
 	size := 0
-	for _, list := range [][]string{{r.Path, r.Dir, r.Remove}, r.Argv, r.Env, r.Box} {
+	for _, list := range lists {
 		size += 4
 		for _, s := range list {
 			size += 4 + len(s)
 		}
 	}
 	text := make([]byte, 0, size)
-	for _, list := range [][]string{{r.Path, r.Dir, r.Remove}, r.Argv, r.Env, r.Box} {
+	for _, list := range lists {
 		text = binary.LittleEndian.AppendUint32(text, uint32(len(list)))
 		for _, s := range list {
 			text = binary.LittleEndian.AppendUint32(text, uint32(len(s)))
@@ -98,12 +108,16 @@ func decodeStart(text []byte) (r startRequest, err error) {
 		}
 		return strings
 	}
-	names, argv, env, box := list(), list(), list(), list()
-	if err != nil || len(names) != 3 || len(text) > 0 {
+	names, argv, env, cgroups, box := list(), list(), list(), list(), list()
+	if err != nil || len(names) != 5 || len(text) > 0 || names[3] != "" && names[3] != "y" {
 		return startRequest{}, errBroken
 	}
-	if len(box) == 0 {
-		box = nil
+	r = startRequest{Path: names[0], Dir: names[1], Remove: names[2], Ahead: names[3] != "", Args: names[4], Argv: argv, Env: env}
+	if len(cgroups) > 0 {
+		r.Cgroups = cgroups
 	}
-	return startRequest{Path: names[0], Dir: names[1], Remove: names[2], Argv: argv, Env: env, Box: box}, nil
+	if len(box) > 0 {
+		r.Box = box
+	}
+	return r, nil
 }

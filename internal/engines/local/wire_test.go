@@ -14,10 +14,11 @@ func TestStartRequestSurvivesTheWire(t *testing.T) {
 	for _, r := range []startRequest{
 		{Argv: []string{}, Env: []string{}},
 		{Path: "/bin/true", Argv: []string{"true", "", "a\nb", "caf\xe9"}, Env: []string{"A=\x01\xff", "B="}, Dir: "/tmp/\xff", Remove: "/data/1"},
+		{Argv: []string{"a"}, Env: []string{}, Args: "{\"args\":{}}", Cgroups: []string{"/sys/fs/cgroup/x"}, Box: []string{"", "b"}, Ahead: true},
 		{Path: strings.Repeat("x", 1<<20), Argv: []string{""}, Env: make([]string, 1000)},
 	} {
 		if got, err := decodeStart(r.encode()); err != nil || !reflect.DeepEqual(got, r) {
-			t.Errorf("%.200q became %.200q, %v", r, got, err)
+			t.Errorf("%.200v became %.200v, %v", r, got, err)
 		}
 	}
 }
@@ -34,12 +35,12 @@ func FuzzDecodeStart(f *testing.F) {
 		r, err := decodeStart(text)
 		if err != nil {
 			if !reflect.DeepEqual(r, startRequest{}) {
-				t.Errorf("part of a broken message was taken: %q", r)
+				t.Errorf("part of a broken message was taken: %v", r)
 			}
 			return
 		}
 		if again := r.encode(); !bytes.Equal(again, text) {
-			t.Errorf("%q was read as %q, which is written %q", text, r, again)
+			t.Errorf("%q was read as %v, which is written %q", text, r, again)
 		}
 	})
 }

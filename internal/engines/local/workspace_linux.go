@@ -275,11 +275,16 @@ func (s *space) make() (*workspace, error) {
 	return w, nil
 }
 
-func (w *workspace) fill(job *engines.Job) error {
-	text, err := json.Marshal(struct {
+// arguments is the file that ARGS_FILE names.
+func arguments(job *engines.Job) ([]byte, error) {
+	return json.Marshal(struct {
 		Args    map[string]any `json:"args"`
 		Context map[string]any `json:"context"`
 	}{orEmpty(job.Args), orEmpty(job.Context)})
+}
+
+func (w *workspace) fill(job *engines.Job) error {
+	text, err := arguments(job)
 	if err != nil {
 		return err
 	}

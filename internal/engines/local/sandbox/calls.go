@@ -7,23 +7,26 @@ import (
 	"unsafe"
 )
 
-// calls is a list of system calls that a forked process makes one after the other. All that they need is in memory before
-// the fork: the process has one thread of a Go program and none of its runtime, so that it can neither allocate nor wait
-// for a lock.
+// calls is a list of system calls that a forked process makes one after the other. All that they need is in memory before:
+// the process has one thread of a Go program and none of its runtime, so that it can neither allocate nor wait for a lock.
 type calls struct {
 	list []call
 	what []string // for people: what each one was to do
 	pins []any    // the memory that addresses in list point to; Go does not move it
 	kept uint8    // results that are kept
+	room *room    // where that memory is instead, if the process was forked before the list was written
 }
 
 type call struct {
 	number uintptr
 	args   [6]uintptr
-	from   [6]uint8 // not 0: the argument is that kept result
+	from   [6]uint8 // not 0: the argument is that kept result, or is read from where it points to
 	keep   uint8    // not 0: the result is kept as that
 	mode   uint8
 }
+
+// read as a place of kept results means: the argument is the address of an int32.
+const read = 255
 
 // What a call has to end with.
 const (
@@ -31,13 +34,17 @@ const (
 	mayFail
 	mustBeZero // it succeeds, and its result is 0
 	mustNotBeZero
+	mustBeAll // its result is its third argument, as of a write
 )
 
 // kept is a result that a later call takes as an argument.
 type kept uint8
 
+// place is where an int32 is once the call is made, as a descriptor that came in a message.
+type place uintptr
+
 // add appends a call. Arguments are uintptr, int, a string or []byte by its address, a pointer as uintptr that is pinned,
-// or a kept result.
+// a kept result, or a place that is read when the call is made.
 func (c *calls) add(what string, number uintptr, args ...any) *call {
 	one := call{number: number}
 	for i, a := range args {
@@ -52,6 +59,8 @@ func (c *calls) add(what string, number uintptr, args ...any) *call {
 			one.args[i] = c.bytes(a)
 		case kept:
 			one.from[i] = uint8(a)
+		case place:
+			one.from[i], one.args[i] = read, uintptr(a)
 		default:
 			panic("an argument of no known type")
 		}
@@ -61,9 +70,9 @@ func (c *calls) add(what string, number uintptr, args ...any) *call {
 	return &c.list[len(c.list)-1]
 }
 
-// keep has the result of the last call kept. There are 255 places; 0 is returned where all are taken.
+// keep has the result of the last call kept. There are 254 places; 0 is returned where all are taken.
 func (c *calls) keep() kept {
-	if c.kept == 255 {
+	if c.kept == read-1 {
 		return 0
 	}
 	c.kept++
@@ -72,6 +81,9 @@ func (c *calls) keep() kept {
 }
 
 func (c *calls) bytes(b []byte) uintptr {
+	if c.room != nil {
+		return c.room.bytes(b)
+	}
 	c.pins = append(c.pins, b)
 	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 }
@@ -89,8 +101,7 @@ func (c *calls) texts(list []string) uintptr {
 	for i, s := range list {
 		addresses[i] = c.text(s)
 	}
-	c.pins = append(c.pins, addresses)
-	return uintptr(unsafe.Pointer(unsafe.SliceData(addresses)))
+	return c.bytes(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(addresses))), len(addresses)*int(unsafe.Sizeof(addresses[0]))))
 }
 
 // report is what a sandbox says about itself, as it crosses the pipe.
@@ -104,23 +115,26 @@ const (
 	reportSetUp  uint32 = 1 // it could not be made: value is the call
 	reportExec   uint32 = 2 // the tool could not be started: value is the call
 	reportExited uint32 = 3 // the tool has ended: value is its wait status
+	reportEnter  uint32 = 4 // it could not be given what its tool needs: value is the call
 
 	reportSize = 12
 )
 
-// forked is all that the process of a sandbox needs. It is written before the fork.
+// forked is all that the process of a sandbox needs. It is written before the fork, but for what it is handed.
 type forked struct {
-	setUp, tool, rest []call
-	kept              [256]uintptr
-	report            report
-	to                uintptr // descriptor of the pipe for reports
-	status            int32   // for wait4
+	setUp, rest []call
+	handed      *handed // complete once setUp is done, whose last call waits for that
+	kept        [256]uintptr
+	report      report
+	to          uintptr // descriptor of the pipe for reports
+	status      int32   // for wait4
 }
 
 // fork starts the process of a sandbox, which never returns from here. All signals are blocked: their handlers are those of
 // Go's runtime.
 //
 //go:norace
+//go:nocheckptr
 //go:nosplit
 //go:noinline
 func fork(flags uintptr, pidfd *int32, f *forked) (pid uintptr, errno syscall.Errno) {
@@ -132,13 +146,17 @@ func fork(flags uintptr, pidfd *int32, f *forked) (pid uintptr, errno syscall.Er
 		tell(f, reportSetUp, i, errno)
 		leave()
 	}
+	if i, errno := perform(f.handed.enter, &f.kept); errno != 0 {
+		tell(f, reportEnter, i, errno)
+		leave()
+	}
 	first, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 {
 		tell(f, reportExec, 0, errno)
 		leave()
 	}
 	if first == 0 {
-		i, errno := perform(f.tool, &f.kept)
+		i, errno := perform(f.handed.tool, &f.kept)
 		tell(f, reportExec, i, errno)
 		leave()
 	}
@@ -165,6 +183,7 @@ func fork(flags uintptr, pidfd *int32, f *forked) (pid uintptr, errno syscall.Er
 // perform makes calls until one fails, and says which and why.
 //
 //go:norace
+//go:nocheckptr
 //go:nosplit
 //go:noinline
 func perform(list []call, kept *[256]uintptr) (uintptr, syscall.Errno) {
@@ -172,15 +191,19 @@ func perform(list []call, kept *[256]uintptr) (uintptr, syscall.Errno) {
 		c := &list[i]
 		a := c.args
 		for j := range a {
-			if c.from[j] != 0 {
-				a[j] = kept[c.from[j]]
+			switch from := c.from[j]; from {
+			case 0:
+			case read:
+				a[j] = uintptr(**(**int32)(unsafe.Pointer(&a[j])))
+			default:
+				a[j] = kept[from]
 			}
 		}
 		result, _, errno := syscall.RawSyscall6(c.number, a[0], a[1], a[2], a[3], a[4], a[5])
 		if errno != 0 && c.mode != mayFail {
 			return uintptr(i), errno
 		}
-		if c.mode == mustBeZero && result != 0 || c.mode == mustNotBeZero && result == 0 {
+		if c.mode == mustBeZero && result != 0 || c.mode == mustNotBeZero && result == 0 || c.mode == mustBeAll && result != a[2] {
 			return uintptr(i), syscall.ECANCELED
 		}
 		if c.keep != 0 {

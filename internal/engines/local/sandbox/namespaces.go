@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -41,16 +42,24 @@ func (p *Plan) cloneFlags() uintptr {
 
 // ends are the descriptors that the process of a sandbox has.
 type ends struct {
-	streams [3]int
-	sync    int // a byte comes when it may begin; its end is that of the starter
-	status  int // where reports go
+	sync   int // a message comes when it may begin, and when it has its tool; its end is that of the starter
+	status int // where reports go
+}
+
+// enters is what the process of a sandbox has when it waits for its tool.
+type enters struct {
+	streams [3]place // descriptors of the tool's stdin, stdout and stderr
+	args    kept     // the file of its arguments, open for writing
+	limits  []limit  // of the tool alone
 }
 
 // setUp lists what makes the sandbox. The process begins as whoever starts it, whose files it can reach, with all
 // capabilities in its own user namespace; from setresuid on it is the tool's user, and only then can it make files.
-func (p *Plan) setUp(e ends) (*calls, error) {
-	c := &calls{}
-	closeOthers(c, append(e.streams[:], e.sync, e.status))
+//
+// Last it waits for its tool. So far nothing of a run is in it: one sandbox is like any other of the same plan.
+func (p *Plan) setUp(e ends) (c *calls, has enters, err error) {
+	c = &calls{}
+	closeOthers(c, []int{e.sync, e.status})
 	if p.User < 0 {
 		c.add("open this process to itself", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
 	}
@@ -76,7 +85,7 @@ func (p *Plan) setUp(e ends) (*calls, error) {
 		}
 		tree, err := open(b.Source)
 		if err != nil {
-			return nil, err
+			return nil, has, err
 		}
 		set := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
 		if !b.Write {
@@ -89,7 +98,7 @@ func (p *Plan) setUp(e ends) (*calls, error) {
 	for _, name := range devices {
 		node, err := c.tree("/dev/" + name)
 		if err != nil {
-			return nil, err
+			return nil, has, err
 		}
 		nodes = append(nodes, node)
 	}
@@ -97,12 +106,12 @@ func (p *Plan) setUp(e ends) (*calls, error) {
 	for range hidden {
 		cover, err := c.tree("/dev/null")
 		if err != nil {
-			return nil, err
+			return nil, has, err
 		}
 		covers = append(covers, cover)
 	}
 	ours := fmt.Sprintf(",uid=%d,gid=%d", ID, ID)
-	c.add("mount the root", unix.SYS_MOUNT, "tmpfs", p.Root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=4m,nr_inodes=4096"+ours)
+	c.add("mount the root", unix.SYS_MOUNT, "tmpfs", p.Root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=1g,nr_inodes=4096"+ours) // read-only for tools; arguments may be large
 	c.add("enter the root", unix.SYS_CHDIR, p.Root)
 	if !p.HostNetwork {
 		c.loopback()
@@ -118,7 +127,7 @@ func (p *Plan) setUp(e ends) (*calls, error) {
 	// Who changes its user loses this, so it cannot come earlier; whether the starter died before is seen by its end of the
 	// pipe. In a pid namespace of its own no process can ask for its parent.
 	c.add("end with the starter", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
-	poll := []unix.PollFd{{Fd: int32(e.sync), Events: unix.POLLIN}}
+	poll := []unix.PollFd{{Fd: int32(e.sync)}} // its other end was closed: that is always told
 	c.pins = append(c.pins, poll)
 	c.add("look for the starter", unix.SYS_PPOLL, uintptr(unsafe.Pointer(&poll[0])), 1, make([]byte, 16), 0, 0).mode = mustBeZero
 	// The tool has the same user: it may not look into this process, which has the memory of the starter.
@@ -144,15 +153,22 @@ func (p *Plan) setUp(e ends) (*calls, error) {
 	for _, l := range [][2]string{{"/proc/self/fd", "/dev/fd"}, {"/proc/self/fd/0", "/dev/stdin"}, {"/proc/self/fd/1", "/dev/stdout"}, {"/proc/self/fd/2", "/dev/stderr"}} {
 		c.add("make "+l[1], unix.SYS_SYMLINKAT, l[0], atCwd, l[1])
 	}
-	c.directory(made, Temp)
 	for _, t := range []struct {
 		at    string
 		size  int64
+		mode  string
 		flags int
-	}{{Temp, p.TempSize, unix.MS_NOSUID | unix.MS_NODEV}, {"/dev/shm", p.SharedSize, unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC}} {
+	}{{Home, p.WorkSize, "700", 0}, {Temp, p.TempSize, "1777", 0}, {"/dev/shm", p.SharedSize, "1777", unix.MS_NOEXEC}} {
+		if t.size == 0 {
+			continue
+		}
+		c.directory(made, t.at)
 		// As many files as there would be room for at a page each, with one for the directory.
-		options := fmt.Sprintf("mode=1777,size=%d,nr_inodes=%d%s", t.size, t.size/4096+16, ours)
-		c.add("mount "+t.at, unix.SYS_MOUNT, "tmpfs", t.at, "tmpfs", t.flags, options)
+		options := fmt.Sprintf("mode=%s,size=%d,nr_inodes=%d%s", t.mode, t.size, t.size/4096+16, ours)
+		c.add("mount "+t.at, unix.SYS_MOUNT, "tmpfs", t.at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|t.flags, options)
+	}
+	if has.args, err = c.argsFile(made); err != nil {
+		return nil, has, err
 	}
 	for _, f := range p.Files {
 		c.directory(made, path.Dir(f.Path))
@@ -175,25 +191,62 @@ func (p *Plan) setUp(e ends) (*calls, error) {
 	c.attributes("/", 0, 0, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	c.add("set the umask", unix.SYS_UMASK, 0o022)
 
-	for _, l := range []struct {
-		what     int
-		size     int64
-		optional bool
-	}{{unix.RLIMIT_CORE, 0, false}, {unix.RLIMIT_NOFILE, p.OpenFiles, true}, {unix.RLIMIT_FSIZE, p.FileSize, true}, {unix.RLIMIT_MSGQUEUE, 819200, true}, {unix.RLIMIT_MEMLOCK, 8 << 20, true}} {
-		if l.size == 0 && l.what != unix.RLIMIT_CORE {
-			continue
+	for _, l := range []limit{{unix.RLIMIT_CORE, 0}, {unix.RLIMIT_NOFILE, p.OpenFiles}, {unix.RLIMIT_MSGQUEUE, 819200}, {unix.RLIMIT_MEMLOCK, 8 << 20}} {
+		if l.most > 0 || l.what == unix.RLIMIT_CORE {
+			c.limit(l)
 		}
-		limit := uint64(l.size)
-		var now unix.Rlimit
-		if unix.Getrlimit(l.what, &now) == nil {
-			limit = min(limit, now.Max) // only lower ones can be set
-		}
-		both := []uint64{limit, limit}
-		c.pins = append(c.pins, both)
-		c.add("set a limit of the process", unix.SYS_PRLIMIT64, 0, l.what, uintptr(unsafe.Pointer(&both[0])), 0)
+	}
+	if p.FileSize > 0 { // arguments may be larger
+		has.limits = append(has.limits, limit{unix.RLIMIT_FSIZE, p.FileSize})
 	}
 	c.giveUpRights()
-	return c, nil
+	has.streams = c.receive(e.sync)
+	return c, has, nil
+}
+
+// limit is one of getrlimit(2).
+type limit struct {
+	what int
+	most int64
+}
+
+func (c *calls) limit(l limit) {
+	most := uint64(l.most)
+	var now unix.Rlimit
+	if unix.Getrlimit(l.what, &now) == nil {
+		most = min(most, now.Max) // only lower ones can be set
+	}
+	both := binary.NativeEndian.AppendUint64(binary.NativeEndian.AppendUint64(nil, most), most)
+	c.add("set a limit of the process", unix.SYS_PRLIMIT64, 0, l.what, both, 0)
+}
+
+// argsFile makes the file of arguments, to be written when they are known. Its directory is read-only by then, so it is opened
+// by another way, which ends as soon as it has served.
+func (c *calls) argsFile(made map[string]bool) (kept, error) {
+	c.directory(made, path.Dir(ArgsFile))
+	c.add("open the root", unix.SYS_OPEN_TREE, atCwd, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	root := c.keep()
+	c.add("make "+ArgsFile, unix.SYS_OPENAT, root, ArgsFile[1:], unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o444)
+	file := c.keep()
+	if file == 0 {
+		return 0, errTooMany
+	}
+	c.add("close the root", unix.SYS_CLOSE, root)
+	return file, nil
+}
+
+// receive waits for the three streams of the tool. They come when everything else is there.
+func (c *calls) receive(sync int) (streams [3]place) {
+	const size = 4 // of a descriptor in a message
+	iov := []unix.Iovec{{Base: &make([]byte, 1)[0], Len: 1}}
+	control := make([]byte, unix.CmsgSpace(len(streams)*size))
+	message := []unix.Msghdr{{Iov: &iov[0], Iovlen: 1, Control: &control[0], Controllen: uint64(len(control))}}
+	c.pins = append(c.pins, iov, control, message)
+	c.add("wait for the tool", unix.SYS_RECVMSG, sync, uintptr(unsafe.Pointer(&message[0])), unix.MSG_CMSG_CLOEXEC).mode = mustNotBeZero
+	for i := range streams {
+		streams[i] = place(unsafe.Pointer(&control[unix.CmsgLen(0)+i*size]))
+	}
+	return streams
 }
 
 // closeOthers closes all descriptors but some. What the starter holds must end when it does: pipes, sockets.
@@ -331,12 +384,23 @@ func lastCapability() int {
 	return unix.CAP_LAST_CAP
 }
 
+// enter lists what the first process does for the tool.
+func (h enters) enter(what Tool, in *room) *calls {
+	c := &calls{room: in}
+	c.add("write "+ArgsFile, unix.SYS_WRITE, h.args, what.Args, len(what.Args)).mode = mustBeAll
+	c.add("close "+ArgsFile, unix.SYS_CLOSE, h.args)
+	return c
+}
+
 // tool lists what starts the tool, in the process that becomes it.
-func (p *Plan) tool(e ends, what Tool) *calls {
-	c := &calls{}
+func (h enters) tool(what Tool, in *room) *calls {
+	c := &calls{room: in}
 	c.add("begin a session", unix.SYS_SETSID)
-	for i, fd := range e.streams {
+	for i, fd := range h.streams {
 		c.add("place the streams", unix.SYS_DUP3, fd, i, 0)
+	}
+	for _, l := range h.limits {
+		c.limit(l)
 	}
 	c.add("enter "+what.Dir, unix.SYS_CHDIR, what.Dir)
 	c.add("close descriptors", unix.SYS_CLOSE_RANGE, 3, lastDescriptor, unix.CLOSE_RANGE_CLOEXEC)

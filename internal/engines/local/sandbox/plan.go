@@ -4,6 +4,7 @@
 //
 //	plan.go       what a sandbox is like, and how that crosses to the process that makes it
 //	calls.go      a list of system calls, and the process that makes them
+//	room.go       memory by which it gets more of them later
 //	namespaces.go the list that makes a sandbox
 //	seccomp.go    the filter of system calls that tools live with
 //	start.go      starts a sandbox, and hears from it
@@ -36,12 +37,11 @@ type Plan struct {
 	Links []Link
 	Files []File
 
+	WorkSize   int64 // bytes of /work, which is empty; 0: it is a bind
 	TempSize   int64 // bytes of /tmp
 	SharedSize int64 // bytes of /dev/shm
 	FileSize   int64 // bytes of the largest file; 0: no bound
 	OpenFiles  int64 // descriptors of a process
-
-	Cgroups []string // directories of the cgroups that it is put in
 }
 
 // Bind makes a file or directory from outside visible.
@@ -75,8 +75,8 @@ func (p *Plan) Encode() []string {
 		return ""
 	}
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
-	list := []string{p.Root, flag(p.HostNetwork), number(int64(p.User)), number(p.TempSize), number(p.SharedSize), number(p.FileSize), number(p.OpenFiles),
-		number(int64(len(p.Binds))), number(int64(len(p.Links))), number(int64(len(p.Files))), number(int64(len(p.Cgroups)))}
+	list := []string{p.Root, flag(p.HostNetwork), number(int64(p.User)), number(p.WorkSize), number(p.TempSize), number(p.SharedSize), number(p.FileSize), number(p.OpenFiles),
+		number(int64(len(p.Binds))), number(int64(len(p.Links))), number(int64(len(p.Files)))}
 	for _, b := range p.Binds {
 		list = append(list, b.Source, b.Target, flag(b.Write), flag(b.Exact))
 	}
@@ -86,7 +86,7 @@ func (p *Plan) Encode() []string {
 	for _, f := range p.Files {
 		list = append(list, f.Path, f.Text)
 	}
-	return append(list, p.Cgroups...)
+	return list
 }
 
 var errBroken = errors.New("a broken plan")
@@ -116,8 +116,8 @@ func Decode(list []string) (*Plan, error) {
 		}
 		return int(n)
 	}
-	p := &Plan{Root: next(), HostNetwork: next() != "", User: int(number()), TempSize: number(), SharedSize: number(), FileSize: number(), OpenFiles: number()}
-	binds, links, files, cgroups := count(), count(), count(), count()
+	p := &Plan{Root: next(), HostNetwork: next() != "", User: int(number()), WorkSize: number(), TempSize: number(), SharedSize: number(), FileSize: number(), OpenFiles: number()}
+	binds, links, files := count(), count(), count()
 	for range binds {
 		p.Binds = append(p.Binds, Bind{Source: next(), Target: next(), Write: next() != "", Exact: next() != ""})
 	}
@@ -126,9 +126,6 @@ func Decode(list []string) (*Plan, error) {
 	}
 	for range files {
 		p.Files = append(p.Files, File{Path: next(), Text: next()})
-	}
-	for range cgroups {
-		p.Cgroups = append(p.Cgroups, next())
 	}
 	if wrong || len(list) > 0 {
 		return nil, errBroken

@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -19,18 +20,40 @@ type Tool struct {
 	Argv    []string
 	Env     []string
 	Dir     string
-	Streams [3]int // descriptors of stdin, stdout and stderr
+	Args    []byte   // what is in ArgsFile
+	Streams [3]int   // descriptors of stdin, stdout and stderr
+	Cgroups []string // directories of the cgroups that it is put in
 }
 
-// Process is the first process of a sandbox. All others end with it, and it ends with the thread that started it.
+// Room is how many bytes a tool needs of what Make was given.
+func (t Tool) Room() int {
+	size := len(t.Path) + len(t.Dir) + len(t.Args) + roomForCalls
+	for _, list := range [][]string{t.Argv, t.Env} {
+		for _, s := range list {
+			size += len(s) + roomForString
+		}
+	}
+	return size
+}
+
+const (
+	roomForCalls  = 8192   // lists, and what is in them beside the tool's own
+	roomForString = 1 + 15 // a NUL, its address, and to the next multiple of 8
+
+	// Ahead is room for most tools, whichever they are.
+	Ahead = 1 << 20
+)
+
+// Process is the first process of a sandbox. All others end with it, and it ends with the thread that made it.
 type Process struct {
 	PID   int
 	PidFD int // readable once it has ended, and with it everything in the sandbox; below 0: there is none
 
 	sync   int // held as long as the starter lives
 	status int
-	setUp  *calls
-	tool   *calls
+	room   *room
+	has    enters
+	lists  map[uint32]*calls // by the kind of a report about one of them
 }
 
 // Report is how it went, to be asked for when the process has ended.
@@ -43,53 +66,53 @@ type Report struct {
 	Errno  syscall.Errno
 }
 
-// Start makes a sandbox and starts a tool in it. The calling goroutine is locked to its thread for as long as the sandbox
-// lives, and is the only one that forks. An error means that nothing is left; what fails later is in the report.
-func Start(p *Plan, tool Tool) (*Process, error) {
+// Make makes a sandbox that waits for its tool, which may need so much room. The calling goroutine is locked to its thread for
+// as long as the sandbox lives, and is the only one that forks. An error means that nothing is left; what fails later is in
+// the report.
+func Make(p *Plan, size int) (*Process, error) {
 	if arch == 0 {
 		return nil, fmt.Errorf("there is no filter of system calls for %s", runtime.GOARCH)
 	}
-	var sync, status [2]int
-	if err := unix.Pipe2(sync[:], unix.O_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
-	}
-	if err := unix.Pipe2(status[:], unix.O_CLOEXEC); err != nil {
-		unix.Close(sync[0])
-		unix.Close(sync[1])
-		return nil, fmt.Errorf("pipe: %w", err)
-	}
-	process := &Process{sync: sync[1], status: status[0], PidFD: -1}
-	ours := ends{streams: tool.Streams, sync: sync[0], status: status[1]}
-	var err error
-	if process.setUp, err = p.setUp(ours); err == nil {
-		process.tool = p.tool(ours, tool)
-		err = process.start(p, ours)
-	}
-	unix.Close(sync[0])
-	unix.Close(status[1])
-	if err == nil {
-		if err = process.admit(p, sync[1]); err != nil {
-			unix.Kill(process.PID, unix.SIGKILL)
-			var ended unix.WaitStatus
-			for {
-				if _, err := unix.Wait4(process.PID, &ended, 0, nil); err != unix.EINTR {
-					break
-				}
-			}
-			unix.Close(process.PidFD)
-		}
-	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		unix.Close(sync[1])
-		unix.Close(status[0])
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	defer unix.Close(pair[1])
+	var status [2]int
+	if err := unix.Pipe2(status[:], unix.O_CLOEXEC); err != nil {
+		unix.Close(pair[0])
+		return nil, fmt.Errorf("pipe: %w", err)
+	}
+	defer unix.Close(status[1])
+	one := &Process{PidFD: -1, sync: pair[0], status: status[0]}
+	if err = one.make(p, size, ends{sync: pair[1], status: status[1]}); err != nil {
+		one.close()
 		return nil, err
 	}
-	return process, nil
+	return one, nil
 }
 
-func (p *Process) start(plan *Plan, e ends) error {
-	rest := e.rest()
-	f := &forked{setUp: p.setUp.list, tool: p.tool.list, rest: rest.list, to: uintptr(e.status)}
+func (p *Process) make(plan *Plan, size int, theirs ends) (err error) {
+	if p.room, err = newRoom(size); err != nil {
+		return err
+	}
+	setUp, has, err := plan.setUp(theirs)
+	if err != nil {
+		return err
+	}
+	p.has, p.lists = has, map[uint32]*calls{reportSetUp: setUp}
+	if err = p.fork(plan, setUp, theirs); err != nil {
+		return err
+	}
+	if err = p.admit(plan); err != nil {
+		p.end()
+	}
+	return err
+}
+
+func (p *Process) fork(plan *Plan, setUp *calls, theirs ends) error {
+	rest := theirs.rest()
+	f := &forked{setUp: setUp.list, rest: rest.list, handed: p.room.handed(), to: uintptr(theirs.status)}
 	pidfd := new(int32)
 	*pidfd = -1
 	all, before := unix.Sigset_t{}, unix.Sigset_t{}
@@ -103,8 +126,7 @@ func (p *Process) start(plan *Plan, e ends) error {
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err != nil {
 		panic(err) // it was possible a moment ago
 	}
-	runtime.KeepAlive(p.setUp)
-	runtime.KeepAlive(p.tool)
+	runtime.KeepAlive(setUp)
 	runtime.KeepAlive(rest)
 	if errno != 0 {
 		return fmt.Errorf("make namespaces: %w", errno)
@@ -114,21 +136,15 @@ func (p *Process) start(plan *Plan, e ends) error {
 }
 
 // admit does from outside what the process cannot, and lets it begin.
-func (p *Process) admit(plan *Plan, sync int) error {
-	proc := "/proc/" + strconv.Itoa(p.PID)
+func (p *Process) admit(plan *Plan) error {
 	if plan.User >= 0 {
 		for _, file := range []string{"/uid_map", "/gid_map"} {
-			if err := writeTo(proc+file, fmt.Sprintf("%d %d 1", ID, plan.User)); err != nil {
+			if err := writeTo("/proc/"+strconv.Itoa(p.PID)+file, fmt.Sprintf("%d %d 1", ID, plan.User)); err != nil {
 				return fmt.Errorf("give the sandbox the user %d: %w", plan.User, err)
 			}
 		}
 	}
-	for _, dir := range plan.Cgroups {
-		if err := writeTo(dir+"/cgroup.procs", strconv.Itoa(p.PID)); err != nil {
-			return fmt.Errorf("put the sandbox into its cgroup: %w", err)
-		}
-	}
-	if _, err := unix.Write(sync, []byte{1}); err != nil {
+	if err := unix.Send(p.sync, []byte{0}, unix.MSG_NOSIGNAL); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	return nil
@@ -147,24 +163,56 @@ func writeTo(file, text string) error {
 	return nil
 }
 
-// Report says how it went. The process has ended; it is asked once.
+// Waits reports whether the sandbox is there still, with room for the tool. One that was made ahead may have failed, or been
+// killed, meanwhile.
+func (p *Process) Waits(tool Tool) bool {
+	if tool.Room() > len(p.room.memory) {
+		return false
+	}
+	fds := []unix.PollFd{{Fd: int32(p.PidFD), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return n == 0 && err == nil
+}
+
+// Enter starts a tool in the sandbox, once. An error means that it was not started, and that the sandbox is gone.
+func (p *Process) Enter(tool Tool) error {
+	err := p.hand(tool)
+	if err != nil && err != unix.EPIPE { // who is gone has left a report
+		p.End()
+		return err
+	}
+	return nil
+}
+
+func (p *Process) hand(tool Tool) error {
+	enter, start := p.has.enter(tool, p.room), p.has.tool(tool, p.room)
+	*p.room.handed() = handed{enter: p.room.calls(enter.list), tool: p.room.calls(start.list)}
+	if p.room.full {
+		return errors.New("the command, its environment and arguments are larger than was reckoned with")
+	}
+	p.lists[reportEnter], p.lists[reportExec] = enter, start
+	for _, dir := range tool.Cgroups {
+		if err := writeTo(dir+"/cgroup.procs", strconv.Itoa(p.PID)); err != nil {
+			return fmt.Errorf("put the sandbox into its cgroup: %w", err)
+		}
+	}
+	return unix.Sendmsg(p.sync, []byte{0}, unix.UnixRights(tool.Streams[:]...), nil, unix.MSG_NOSIGNAL)
+}
+
+// Report says how it went. The process has ended and was waited for; it is asked once.
 func (p *Process) Report() Report {
-	defer unix.Close(p.sync)
-	defer unix.Close(p.status)
+	defer p.close()
 	text := make([]byte, reportSize)
 	n, err := unix.Read(p.status, text)
 	if err != nil || n != reportSize {
 		return Report{}
 	}
 	kind, value, errno := binary.NativeEndian.Uint32(text), binary.NativeEndian.Uint32(text[4:]), binary.NativeEndian.Uint32(text[8:])
-	list := p.setUp
-	switch kind {
-	case reportExited:
+	if kind == reportExited {
 		return Report{Ended: true, Status: syscall.WaitStatus(value)}
-	case reportExec:
-		list = p.tool
-	case reportSetUp:
-	default:
+	}
+	list := p.lists[kind]
+	if list == nil {
 		return Report{}
 	}
 	r := Report{Failed: true, Errno: syscall.Errno(errno)}
@@ -172,4 +220,32 @@ func (p *Process) Report() Report {
 		r.Step = list.what[value]
 	}
 	return r
+}
+
+// End ends a sandbox whatever it does, and waits for that.
+func (p *Process) End() {
+	p.end()
+	p.close()
+}
+
+func (p *Process) end() {
+	unix.Kill(p.PID, unix.SIGKILL)
+	var ended unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(p.PID, &ended, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	if p.PidFD >= 0 {
+		unix.Close(p.PidFD)
+	}
+}
+
+// close lets go what the starter has of a sandbox.
+func (p *Process) close() {
+	unix.Close(p.sync)
+	unix.Close(p.status)
+	if p.room != nil {
+		p.room.close()
+	}
 }

@@ -64,7 +64,11 @@ func ShimMain() {
 		}
 		s := shim{}
 		s.run(start, files, &ready)
-		if s.alone || send(s.ended) != nil {
+		alone := s.alone || send(s.ended) != nil
+		if s.box != nil {
+			s.collect()
+		}
+		if alone {
 			if start.Remove != "" {
 				_ = removeTree(start.Remove) // nobody is left to hear of a failure
 			}
@@ -163,11 +167,27 @@ func (s *shim) run(start startRequest, files []int, ready *ahead) {
 		return
 	}
 	s.await(pidfd)
-	s.endAll()
+	if s.box == nil {
+		unix.Close(pidfd)
+	}
+	if s.box == nil || !s.box.Report().Gone {
+		s.endAll()
+	}
 	s.ended.Stopped = s.asked
 	if s.box != nil {
 		s.heed(s.box.Report())
 	}
+}
+
+// collect waits for the end of a sandbox in which nothing is left, after the executor has heard.
+func (s *shim) collect() {
+	var status unix.WaitStatus
+	for !s.over {
+		if _, err := unix.Wait4(s.first, &status, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	s.box.Close()
 }
 
 // ahead is a sandbox that was made before there was a tool for it.
@@ -227,11 +247,15 @@ func (s *shim) startBox(start startRequest, files []int, ready *ahead) (err erro
 
 // heed takes what the sandbox said about itself. Where it said nothing it was killed, and its end is that of the tool.
 func (s *shim) heed(r sandbox.Report) {
+	if r.Gone {
+		s.ended.CPU = time.Duration(r.Usage.Utime.Nano() + r.Usage.Stime.Nano())
+		s.sawPeak(r.Usage.Maxrss)
+	}
 	switch {
+	case r.Failed: // then what would have become the tool has ended, too
+		s.ended.Error, s.ended.Errno, s.ended.Step = r.Errno.Error(), int(r.Errno), r.Step
 	case r.Ended:
 		s.ended.Status = int(r.Status)
-	case r.Failed:
-		s.ended.Error, s.ended.Errno, s.ended.Step = r.Errno.Error(), int(r.Errno), r.Step
 	}
 }
 
@@ -243,11 +267,13 @@ func (s *shim) await(pidfd int) {
 	timeout, killed := 1000, false
 	if pidfd < 0 { // a kernel before 5.4: look for the end ourselves
 		timeout = 5
-	} else {
-		defer unix.Close(pidfd)
+	}
+	said := -1
+	if s.box != nil {
+		said = s.box.Said()
 	}
 	for {
-		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: shimSocket, Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: shimSocket, Events: unix.POLLIN}, {Fd: int32(said), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, timeout)
 		if killed && err == nil && n == 0 {
 			return
@@ -257,6 +283,9 @@ func (s *shim) await(pidfd int) {
 		}
 		// Orphans of the tool that end meanwhile, each of which interrupts the poll, must not stay as zombies: a tool that
 		// runs for days would use up all process ids.
+		if fds[2].Revents != 0 && s.box.Report().Gone {
+			return
+		}
 		if s.reap(); s.over {
 			return
 		}

@@ -109,6 +109,7 @@ type report struct {
 	kind  uint32
 	value uint32 // the call that failed, or how the tool ended
 	errno uint32
+	usage syscall.Rusage
 }
 
 const (
@@ -116,8 +117,9 @@ const (
 	reportExec   uint32 = 2 // the tool could not be started: value is the call
 	reportExited uint32 = 3 // the tool has ended: value is its wait status
 	reportEnter  uint32 = 4 // it could not be given what its tool needs: value is the call
+	reportGone   uint32 = 5 // all processes of the tool have ended and were collected: usage is theirs
 
-	reportSize = 12
+	reportSize = int(unsafe.Sizeof(report{}))
 )
 
 // forked is all that the process of a sandbox needs. It is written before the fork, but for what it is handed.
@@ -172,6 +174,10 @@ func fork(flags uintptr, pidfd *int32, f *forked) (pid uintptr, errno syscall.Er
 			for errno == 0 || errno == syscall.EINTR { // whom nobody waits for is not in the account of what was used
 				_, _, errno = syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), 0, 0, 0, 0, 0)
 			}
+			const ofChildren = ^uintptr(0)
+			_, _, _ = syscall.RawSyscall6(syscall.SYS_GETRUSAGE, ofChildren, uintptr(unsafe.Pointer(&f.report.usage)), 0, 0, 0, 0)
+			// That the kernel ends the namespaces takes longer than many a tool: nobody has to wait for that.
+			tell(f, reportGone, 0, 0)
 			leave()
 		}
 		if errno != 0 && errno != syscall.EINTR {
@@ -217,7 +223,7 @@ func perform(list []call, kept *[256]uintptr) (uintptr, syscall.Errno) {
 //go:nosplit
 func tell(f *forked, kind uint32, value uintptr, errno syscall.Errno) {
 	f.report.kind, f.report.value, f.report.errno = kind, uint32(value), uint32(errno)
-	_, _, _ = syscall.RawSyscall6(syscall.SYS_WRITE, f.to, uintptr(unsafe.Pointer(&f.report)), reportSize, 0, 0, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_WRITE, f.to, uintptr(unsafe.Pointer(&f.report)), uintptr(reportSize), 0, 0, 0)
 }
 
 //go:norace

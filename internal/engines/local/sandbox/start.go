@@ -3,13 +3,13 @@
 package sandbox
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,19 +47,23 @@ const (
 // Process is the first process of a sandbox. All others end with it, and it ends with the thread that made it.
 type Process struct {
 	PID   int
-	PidFD int // readable once it has ended, and with it everything in the sandbox; below 0: there is none
+	PidFD int // readable once it has ended, and with it everything in the sandbox
 
 	sync   int // held as long as the starter lives
 	status int
 	room   *room
 	has    enters
+	report Report
 	lists  map[uint32]*calls // by the kind of a report about one of them
 }
 
-// Report is how it went, to be asked for when the process has ended.
+// Report is how it went.
 type Report struct {
 	Status syscall.WaitStatus // of the tool, where Ended
 	Ended  bool               // by itself; else its sandbox was killed
+
+	Gone  bool           // all processes of the tool were collected, and the sandbox has nothing left to do but end
+	Usage syscall.Rusage // of these, where Gone
 
 	Failed bool   // the tool was not started
 	Step   string // what failed of making the sandbox; "": the program could not be executed
@@ -79,7 +83,7 @@ func Make(p *Plan, size int) (*Process, error) {
 	}
 	defer unix.Close(pair[1])
 	var status [2]int
-	if err := unix.Pipe2(status[:], unix.O_CLOEXEC); err != nil {
+	if err := unix.Pipe2(status[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		unix.Close(pair[0])
 		return nil, fmt.Errorf("pipe: %w", err)
 	}
@@ -106,6 +110,7 @@ func (p *Process) make(plan *Plan, size int, theirs ends) (err error) {
 	}
 	if err = p.admit(plan); err != nil {
 		p.end()
+		unix.Close(p.PidFD)
 	}
 	return err
 }
@@ -199,33 +204,53 @@ func (p *Process) hand(tool Tool) error {
 	return unix.Sendmsg(p.sync, []byte{0}, unix.UnixRights(tool.Streams[:]...), nil, unix.MSG_NOSIGNAL)
 }
 
-// Report says how it went. The process has ended and was waited for; it is asked once.
+// Said is a descriptor that is readable when there is something new in the report, or the process has ended.
+func (p *Process) Said() int { return p.status }
+
+// Report says how it went so far. All of it is there once the tool is gone, or the process has ended.
 func (p *Process) Report() Report {
-	defer p.close()
 	text := make([]byte, reportSize)
-	n, err := unix.Read(p.status, text)
-	if err != nil || n != reportSize {
-		return Report{}
+	for {
+		n, err := unix.Read(p.status, text)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n != reportSize {
+			return p.report
+		}
+		p.take((*report)(unsafe.Pointer(unsafe.SliceData(text))))
 	}
-	kind, value, errno := binary.NativeEndian.Uint32(text), binary.NativeEndian.Uint32(text[4:]), binary.NativeEndian.Uint32(text[8:])
-	if kind == reportExited {
-		return Report{Ended: true, Status: syscall.WaitStatus(value)}
+}
+
+func (p *Process) take(r *report) {
+	switch r.kind {
+	case reportExited:
+		p.report.Ended, p.report.Status = true, syscall.WaitStatus(r.value)
+		return
+	case reportGone:
+		p.report.Gone, p.report.Usage = true, r.usage
+		return
 	}
-	list := p.lists[kind]
+	list := p.lists[r.kind]
 	if list == nil {
-		return Report{}
+		return
 	}
-	r := Report{Failed: true, Errno: syscall.Errno(errno)}
-	if int(value) < len(list.what) {
-		r.Step = list.what[value]
+	p.report.Failed, p.report.Errno = true, syscall.Errno(r.errno)
+	if int(r.value) < len(list.what) {
+		p.report.Step = list.what[r.value]
 	}
-	return r
+}
+
+// Close lets go what the starter has of a sandbox that has ended and was waited for.
+func (p *Process) Close() {
+	unix.Close(p.PidFD)
+	p.close()
 }
 
 // End ends a sandbox whatever it does, and waits for that.
 func (p *Process) End() {
 	p.end()
-	p.close()
+	p.Close()
 }
 
 func (p *Process) end() {
@@ -236,12 +261,8 @@ func (p *Process) end() {
 			break
 		}
 	}
-	if p.PidFD >= 0 {
-		unix.Close(p.PidFD)
-	}
 }
 
-// close lets go what the starter has of a sandbox.
 func (p *Process) close() {
 	unix.Close(p.sync)
 	unix.Close(p.status)

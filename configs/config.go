@@ -70,6 +70,7 @@ type Sandbox struct {
 	MinTier   string         `json:"min_tier"` // the weakest that auto may take
 	Paths     []string       `json:"paths"`    // files and directories that tools see beside those of the system
 	User      int            `json:"user"`     // whom tools are where the executor is root
+	WorkSize  contracts.Size `json:"work_size"` // 0: a directory on the disk, without a bound
 	TmpSize   contracts.Size `json:"tmp_size"`
 	ShmSize   contracts.Size `json:"shm_size"`
 	FileSize  contracts.Size `json:"file_size"` // 0: no bound
@@ -119,7 +120,7 @@ func Default() Config {
 			DefaultEngine: contracts.EngineLocal, EnableSandboxing: true, MaxExecutionTime: contracts.Seconds(3600), CleanupTempFiles: true,
 			ResultInlineBytes: 256 << 10, MaxOutputBytes: 64 << 20,
 			Local: Local{Enabled: true, Path: local.DefaultPath, KillGrace: contracts.Seconds(5), Sandbox: Sandbox{
-				Mode: box.Mode, MinTier: box.MinTier, User: box.User, TmpSize: contracts.Size(box.TempSize), ShmSize: contracts.Size(box.SharedSize), OpenFiles: int(box.OpenFiles),
+				Mode: box.Mode, MinTier: box.MinTier, User: box.User, WorkSize: contracts.Size(box.WorkSize), TmpSize: contracts.Size(box.TempSize), ShmSize: contracts.Size(box.SharedSize), OpenFiles: int(box.OpenFiles),
 			}},
 		},
 		Policy: executor.Policy{ReplyPrefixes: executor.DefaultReplyPrefixes},
@@ -336,7 +337,7 @@ func (c Config) LocalEngine(dataDir string) local.Config {
 		Sandboxing: c.Execution.EnableSandboxing, KeepFiles: !c.Execution.CleanupTempFiles,
 		Sandbox: local.Sandbox{
 			Mode: box.Mode, MinTier: box.MinTier, Paths: box.Paths, MountRoots: c.Policy.Mounts, Secrets: secrets, User: box.User,
-			TempSize: int64(box.TmpSize), SharedSize: int64(box.ShmSize), FileSize: int64(box.FileSize), OpenFiles: int64(box.OpenFiles),
+			WorkSize: int64(box.WorkSize), TempSize: int64(box.TmpSize), SharedSize: int64(box.ShmSize), FileSize: int64(box.FileSize), OpenFiles: int64(box.OpenFiles),
 		},
 	}
 }

@@ -381,7 +381,7 @@ execution:
   cleanup_temp_files: false
   result_inline_bytes: 2Ki
   max_output_bytes: 3Ki
-  local: {path: /bin, env: {A: b}, kill_grace: 7s, sandbox: {mode: namespaces, min_tier: none, paths: [/opt], user: 1234, tmp_size: 1Mi, shm_size: 2Mi, file_size: 3Mi, open_files: 128}}
+  local: {path: /bin, env: {A: b}, kill_grace: 7s, sandbox: {mode: namespaces, min_tier: none, paths: [/opt], user: 1234, work_size: 4Mi, tmp_size: 1Mi, shm_size: 2Mi, file_size: 3Mi, open_files: 128}}
 nats: {creds: /creds}
 policy: {shell: true, mounts: ["/data:rw"]}
 `), Default())
@@ -396,7 +396,7 @@ policy: {shell: true, mounts: ["/data:rw"]}
 	engine := local.Config{DataDir: "/data", Path: "/bin", Env: map[string]string{"A": "b"}, KillGrace: 7e9, Sandboxing: false, KeepFiles: true, Sandbox: local.DefaultSandbox()}
 	engine.Sandbox.MountRoots, engine.Sandbox.Secrets = []string{"/data:rw"}, []string{"/data", "/creds"}
 	engine.Sandbox.Mode, engine.Sandbox.MinTier, engine.Sandbox.Paths, engine.Sandbox.User = "namespaces", "none", []string{"/opt"}, 1234
-	engine.Sandbox.TempSize, engine.Sandbox.SharedSize, engine.Sandbox.FileSize, engine.Sandbox.OpenFiles = 1<<20, 2<<20, 3<<20, 128
+	engine.Sandbox.WorkSize, engine.Sandbox.TempSize, engine.Sandbox.SharedSize, engine.Sandbox.FileSize, engine.Sandbox.OpenFiles = 4<<20, 1<<20, 2<<20, 3<<20, 128
 	if got := c.LocalEngine("/data"); !reflect.DeepEqual(got, engine) {
 		t.Errorf("LocalEngine: got %+v, want %+v", got, engine)
 	}

@@ -19,6 +19,11 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/local"
 )
 
 // The benchmarks start the program as a process and compare it with the bare thing in the same round; each iteration is
@@ -111,27 +116,12 @@ func BenchmarkThroughput(b *testing.B) {
 	}
 	request := []byte(`{"contract":` + trueTool + `}`)
 	const n = 5000
-	workers := func(one func()) float64 {
-		var left atomic.Int64
-		left.Store(n)
-		var all sync.WaitGroup
-		begin := time.Now()
-		for range 16 {
-			all.Go(func() {
-				for left.Add(-1) >= 0 {
-					one()
-				}
-			})
-		}
-		all.Wait()
-		return n / time.Since(begin).Seconds()
-	}
 	dir := b.TempDir()
 	var count atomic.Int64
 	var rate, bare, bareDirs, ratio, ratioDirs []float64
 	for b.Loop() {
-		x := workers(func() { bareExec(b) })
-		y := workers(func() {
+		x := loop(n, func() { bareExec(b) })
+		y := loop(n, func() {
 			run := filepath.Join(dir, strconv.FormatInt(count.Add(1), 10))
 			os.Mkdir(run, 0o700)
 			os.Mkdir(run+"/work", 0o700)
@@ -140,27 +130,7 @@ func BenchmarkThroughput(b *testing.B) {
 			bareExec(b)
 			os.RemoveAll(run)
 		})
-		results := make(chan *nats.Msg, n)
-		sub, err := nc.ChanSubscribe("tools.reply.*.result", results)
-		if err != nil {
-			b.Fatal(err)
-		}
-		nc.Flush()
-		begin := time.Now()
-		for range n {
-			if _, err := js.PublishAsync("tools.exec.local", request, jetstream.WithStallWait(10*time.Second)); err != nil {
-				b.Fatal(err)
-			}
-		}
-		for range n {
-			select {
-			case <-results:
-			case <-time.After(20 * time.Second):
-				b.Fatal("a result is missing")
-			}
-		}
-		z := n / time.Since(begin).Seconds()
-		sub.Unsubscribe()
+		z := asked(b, nc, js, n, request)
 		rate, bare, bareDirs = append(rate, z), append(bare, x), append(bareDirs, y)
 		ratio, ratioDirs = append(ratio, z/x), append(ratioDirs, z/y)
 	}
@@ -169,6 +139,86 @@ func BenchmarkThroughput(b *testing.B) {
 	b.ReportMetric(median(bareDirs), "bare-dirs-runs/s")
 	b.ReportMetric(median(ratio), "of-bare")
 	b.ReportMetric(median(ratioDirs), "of-bare-dirs")
+}
+
+// loop has 16 workers do something n times in all, and returns how often a second.
+func loop(n int, one func()) float64 {
+	var left atomic.Int64
+	left.Store(int64(n))
+	var all sync.WaitGroup
+	begin := time.Now()
+	for range 16 {
+		all.Go(func() {
+			for left.Add(-1) >= 0 {
+				one()
+			}
+		})
+	}
+	all.Wait()
+	return float64(n) / time.Since(begin).Seconds()
+}
+
+// asked publishes a request n times and returns how many of them were run a second, to the last stored result.
+func asked(b *testing.B, nc *nats.Conn, js jetstream.JetStream, n int, request []byte) float64 {
+	results := make(chan *nats.Msg, n)
+	sub, err := nc.ChanSubscribe("tools.reply.*.result", results)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	nc.Flush()
+	begin := time.Now()
+	for range n {
+		if _, err := js.PublishAsync("tools.exec.local", request, jetstream.WithStallWait(10*time.Second)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for range n {
+		select {
+		case <-results:
+		case <-time.After(20 * time.Second):
+			b.Fatal("a result is missing")
+		}
+	}
+	return float64(n) / time.Since(begin).Seconds()
+}
+
+// BenchmarkSandbox: 1,500 requests for a tool in the sandbox on 16 slots, against a loop of 16 workers over the local engine
+// alone, which makes the same sandboxes.
+func BenchmarkSandbox(b *testing.B) {
+	d := startDev(b, `
+executor: {slots: 16}
+execution: {enable_sandboxing: true}
+`)
+	nc := connectTo(b, d.url)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		b.Fatal(err)
+	}
+	engine, err := local.New(local.Config{DataDir: b.TempDir(), Path: local.DefaultPath, Sandboxing: true, Sandbox: local.DefaultSandbox()}, zerolog.Nop())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer engine.Close()
+	spec := &contracts.LocalSpec{CommonSpec: contracts.CommonSpec{Command: contracts.Command{Argv: []string{"/bin/true"}}}}
+	job := &engines.Job{
+		ID: "bare", Attempt: 1, Spec: spec, Contract: &contracts.Contract{Name: "true", Engine: contracts.EngineLocal, Spec: spec},
+		Starting: func() error { return nil }, Progress: func(string, string, float64) {},
+	}
+	const n = 1500
+	var rate, bare, ratio []float64
+	for b.Loop() {
+		x := loop(n, func() {
+			if exit, err := engine.Run(b.Context(), job, io.Discard, io.Discard); err != nil || exit.Code != 0 {
+				b.Error(exit, err)
+			}
+		})
+		y := asked(b, nc, js, n, []byte(`{"contract":`+trueTool+`}`))
+		rate, bare, ratio = append(rate, y), append(bare, x), append(ratio, y/x)
+	}
+	b.ReportMetric(median(rate), "runs/s")
+	b.ReportMetric(median(bare), "engine-alone-runs/s")
+	b.ReportMetric(median(ratio), "of-engine-alone")
 }
 
 // BenchmarkOutput: 2 GiB printed by one tool, to a subscriber of the stored output that checks every byte, against a bare

@@ -131,7 +131,9 @@ func heedAllSignals() {
 // shim is one run as the shim sees it.
 type shim struct {
 	first int // the tool's first process, or that of its sandbox
+	pidfd int // of that; below 0: the kernel has none
 	box   *sandbox.Process
+	seen  bool // its end was awaited
 	over  bool // it has ended and was collected
 	asked bool // for the end of the tool
 	alone bool // the executor is gone
@@ -143,17 +145,14 @@ var ownPeak int64
 
 // run starts a tool, waits for its end, and ends what it left behind.
 func (s *shim) run(start startRequest, files []int, ready *ahead) {
-	pidfd := -1
-	var err error
-	if start.Ahead || len(start.Box) > 0 {
-		if err = s.startBox(start, files, ready); err == nil {
-			pidfd = s.box.PidFD
+	err := s.begin(start, files, ready)
+	if err == nil && start.Ahead {
+		// What waits for a run can be killed just as it gets one. The tool was not started then, and gets another sandbox.
+		if s.await(); s.over && !s.asked && !s.box.Began() {
+			s.box.Close()
+			*s = shim{}
+			err = s.begin(start, files, ready)
 		}
-	} else {
-		s.first, _, err = syscall.StartProcess(start.Path, start.Argv, &syscall.ProcAttr{
-			Dir: start.Dir, Env: start.Env, Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
-			Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
-		})
 	}
 	for _, fd := range files {
 		unix.Close(fd)
@@ -166,17 +165,31 @@ func (s *shim) run(start startRequest, files []int, ready *ahead) {
 		}
 		return
 	}
-	s.await(pidfd)
+	s.await()
 	if s.box == nil {
-		unix.Close(pidfd)
-	}
-	if s.box == nil || !s.box.Report().Gone {
+		unix.Close(s.pidfd)
 		s.endAll()
+	} else {
+		r := s.box.Report()
+		if !r.Gone {
+			s.endAll()
+		}
+		s.heed(r)
 	}
 	s.ended.Stopped = s.asked
-	if s.box != nil {
-		s.heed(s.box.Report())
+}
+
+// begin starts the first process of the tool, or has its sandbox do so.
+func (s *shim) begin(start startRequest, files []int, ready *ahead) (err error) {
+	if start.Ahead || len(start.Box) > 0 {
+		return s.startBox(start, files, ready)
 	}
+	s.pidfd = -1
+	s.first, _, err = syscall.StartProcess(start.Path, start.Argv, &syscall.ProcAttr{
+		Dir: start.Dir, Env: start.Env, Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
+		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, PidFD: &s.pidfd},
+	})
+	return err
 }
 
 // collect waits for the end of a sandbox in which nothing is left, after the executor has heard.
@@ -240,7 +253,7 @@ func (s *shim) startBox(start startRequest, files []int, ready *ahead) (err erro
 		s.ended.Step = "start"
 		return err
 	}
-	s.first = s.box.PID
+	s.first, s.pidfd = s.box.PID, s.box.PidFD
 	_ = sendFrame(frameBegun, binary.LittleEndian.AppendUint32(nil, uint32(s.first))) // who is gone is missed soon enough
 	return nil
 }
@@ -263,9 +276,13 @@ func (s *shim) heed(r sandbox.Report) {
 const boxTime = 1000
 
 // await returns when the tool's first process has ended, or must end now.
-func (s *shim) await(pidfd int) {
+func (s *shim) await() {
+	if s.seen {
+		return
+	}
+	s.seen = true
 	timeout, killed := 1000, false
-	if pidfd < 0 { // a kernel before 5.4: look for the end ourselves
+	if s.pidfd < 0 { // a kernel before 5.4: look for the end ourselves
 		timeout = 5
 	}
 	said := -1
@@ -273,7 +290,7 @@ func (s *shim) await(pidfd int) {
 		said = s.box.Said()
 	}
 	for {
-		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: shimSocket, Events: unix.POLLIN}, {Fd: int32(said), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(s.pidfd), Events: unix.POLLIN}, {Fd: shimSocket, Events: unix.POLLIN}, {Fd: int32(said), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, timeout)
 		if killed && err == nil && n == 0 {
 			return

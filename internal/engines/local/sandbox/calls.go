@@ -148,6 +148,7 @@ func fork(flags uintptr, pidfd *int32, f *forked) (pid uintptr, errno syscall.Er
 		tell(f, reportSetUp, i, errno)
 		leave()
 	}
+	f.handed.begun = true
 	if i, errno := perform(f.handed.enter, &f.kept); errno != 0 {
 		tell(f, reportEnter, i, errno)
 		leave()

@@ -19,6 +19,7 @@ type room struct {
 
 // handed is what the process of a sandbox gets last: its tool.
 type handed struct {
+	begun bool   // written by the process: it has taken the tool
 	enter []call // made by the first process
 	tool  []call // made by the one that becomes the tool
 }

@@ -204,6 +204,9 @@ func (p *Process) hand(tool Tool) error {
 	return unix.Sendmsg(p.sync, []byte{0}, unix.UnixRights(tool.Streams[:]...), nil, unix.MSG_NOSIGNAL)
 }
 
+// Began reports whether the process took its tool: one that was killed before can be replaced by another.
+func (p *Process) Began() bool { return p.room.handed().begun }
+
 // Said is a descriptor that is readable when there is something new in the report, or the process has ended.
 func (p *Process) Said() int { return p.status }
 

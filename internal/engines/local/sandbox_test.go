@@ -353,14 +353,6 @@ func TestKilledShimEndsItsSandbox(t *testing.T) {
 }
 
 func TestSandboxLeavesNoMounts(t *testing.T) {
-	mounts := func() int {
-		text, err := os.ReadFile("/proc/self/mountinfo")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.Count(string(text), "\n")
-	}
-	before := mounts()
 	e := newEngine(t, sandboxed(t))
 	var group sync.WaitGroup
 	for range 8 {
@@ -371,8 +363,12 @@ func TestSandboxLeavesNoMounts(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if after := mounts(); after != before {
-		t.Errorf("there were %d mounts, and are %d", before, after)
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), e.config.DataDir); n > 0 {
+		t.Errorf("%d mounts are left", n)
 	}
 }
 

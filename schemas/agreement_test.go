@@ -55,6 +55,7 @@ var accepted = map[string][]string{
 		`{name: a, engine: local, engine_spec: {command: "echo $ARG_A {args.a}", shell: true}}`,
 		`{name: a, engine: local, engine_spec: {command: [echo, $ARG_A], shell: true, capture_output: true}}`,
 		`{name: a, engine: local, engine_spec: {command: [echo, "{{args.a}}", "x{{ context.b-c }}", ""], shell: false}}`,
+		`{name: a, engine: local, engine_spec: {command: [a], sandbox: none}}`, `{name: a, engine: local, engineSpec: {command: [a], sandbox: namespaces}}`,
 	},
 	"request": {
 		`{"tool": "a"}`,
@@ -122,7 +123,8 @@ var refused = map[string][]string{
 		`{name: a, engine: dagger, engine_spec: {command: [a]}, fallback: [docker]}`, `{name: a, engine: dagger, engineSpec: {command: [a], image: ''}, fallback: [{engine: docker}]}`,
 		`{name: a, engine: docker, engine_spec: {command: [a]}}`, `{name: a, engine: docker, engine_spec: {command: [a], image: "a b"}}`, `{name: a, engine: dagger, engine_spec: {command: [a], user: "a\n"}}`, `{name: a, engine: docker, engine_spec: {command: [a], image: ''}}`, `{name: a, engine: docker, engine_spec: {command: a, image: b}}`,
 		`{name: a, engine: docker, engine_spec: {command: [a], image: b, shell: true}}`, `{name: a, engine: dagger, engine_spec: {command: a b}}`,
-		"^ image: a", "^ privileged: true", "^ cwd: a, working_dir: a", "^ cwd: 1", `^ cwd: "\0"`, "^ shell: 'true'", "^ shell: 1",
+		"^ image: a", "^ privileged: true", "^ cwd: a, working_dir: a", "^ cwd: 1", `^ cwd: "\0"`, "^ shell: 'true'", "^ shell: 1", `{name: a, engine: docker, engine_spec: {command: [a], image: b, sandbox: none}}`,
+		`{name: a, engine: local, engine_spec: {command: [a], sandbox: strong}}`, `{name: a, engine: local, engine_spec: {command: [a], sandbox: ""}}`, `{name: a, engine: local, engineSpec: {command: [a], sandbox: false}}`,
 		"^ env: []", "^ env: [A=b]", "^ env: {A: null}", "^ env: {A: []}", "^ env: {1A: b}", "^ env: {A-B: c}", `^ env: {A: "\0"}`, "^ env_passthrough: A", "^ env_passthrough: [A=b]", "^ env_passthrough: ['']",
 		"^ timeout: 0", "^ timeout: -1", "^ timeout: 0s", "^ timeout: -1s", "^ timeout: '30'", "^ timeout: 1 min", "^ timeout: 1d", "^ timeout: 1e10", "^ timeout: true", "^ timeout: []", "^ timeout: ''",
 		"^ memory_limit: 0", "^ memory_limit: 1MB", "^ memory_limit: '1 '", "^ memory_limit: 1kib", "^ memory_limit: 12345678901234567890k", "^ memory_limit: -1", "^ memory_limit: 0Mi", "^ memory_limit: 1.5", "^ memory_limit: 1G", "^ memory_limit: 1 GB extra", "^ memory_limit: Mi", "^ memory_limit: 1e6Ki", "^ memory_limit: [1]",

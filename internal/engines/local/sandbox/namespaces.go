@@ -179,7 +179,7 @@ func (p *Plan) setUp(e ends) (*calls, error) {
 		what     int
 		size     int64
 		optional bool
-	}{{unix.RLIMIT_CORE, 0, false}, {unix.RLIMIT_NOFILE, p.OpenFiles, true}, {unix.RLIMIT_FSIZE, p.FileSize, true}, {unix.RLIMIT_MSGQUEUE, 819200, true}, {unix.RLIMIT_MEMLOCK, 8 << 20, true}} {
+	}{{unix.RLIMIT_CORE, 0, false}, {unix.RLIMIT_NOFILE, p.OpenFiles, true}, {unix.RLIMIT_FSIZE, p.FileSize, true}, {unix.RLIMIT_MSGQUEUE, 819200, true}, {unix.RLIMIT_MEMLOCK, 8 << 20, true}, {unix.RLIMIT_NPROC, p.Processes, true}, {unix.RLIMIT_DATA, p.Data, true}} {
 		if l.size == 0 && l.what != unix.RLIMIT_CORE {
 			continue
 		}
@@ -190,6 +190,7 @@ func (p *Plan) setUp(e ends) (*calls, error) {
 		}
 		both := []uint64{limit, limit}
 		c.pins = append(c.pins, both)
+		// That of processes is one of this user in this namespace, whom this process has become.
 		c.add("set a limit of the process", unix.SYS_PRLIMIT64, 0, l.what, uintptr(unsafe.Pointer(&both[0])), 0)
 	}
 	c.giveUpRights()

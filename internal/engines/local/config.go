@@ -63,7 +63,7 @@ type Sandbox struct {
 	// enforced as those of contracts are; where nothing can enforce them, New logs a warning.
 	PidsLimit, MemoryLimit int64
 
-	noGroups bool // for tests: as where no cgroups can be made
+	noGroups, oldKernel bool // for tests: as where no cgroups can be made, and as on a kernel before 5.14
 }
 
 // DefaultSandbox is what holds where an operator decides nothing.

@@ -50,7 +50,7 @@ func (e *Engine) boundsOf(spec *contracts.LocalSpec, see *view) bounds {
 // or not; what is reserved without the right to write does not count, as the heaps of Go, Node and Java begin.
 func (e *Engine) byProcess(b bounds, plan *sandbox.Plan) (left bounds) {
 	left = b
-	if b.pids > 0 && countsProcesses() {
+	if b.pids > 0 && e.config.Sandbox.countsProcesses() {
 		plan.Processes, left.pids = b.pids+firstProcess, 0
 	}
 	if b.memory > 0 && !e.cgroups.has(memoryController) {
@@ -66,14 +66,14 @@ func (e *Engine) byProcess(b bounds, plan *sandbox.Plan) (left bounds) {
 const firstProcess = 1
 
 // countsProcesses reports whether RLIMIT_NPROC counts the processes of one sandbox and no others.
-func countsProcesses() bool { return !olderThan(kernelRelease(), 5, 14) }
+func (s Sandbox) countsProcesses() bool { return !s.oldKernel && !olderThan(kernelRelease(), 5, 14) }
 
 // limits reports whether a limit can be enforced for tools in the sandbox.
 func (e *Engine) limits(controller string) bool {
 	switch {
 	case e.view == nil:
 		return false
-	case controller == memoryController, controller == pidsController && countsProcesses():
+	case controller == memoryController, controller == pidsController && e.config.Sandbox.countsProcesses():
 		return true
 	}
 	return e.cgroups.has(controller)
@@ -96,7 +96,7 @@ func limitsOf(g *group, see *view) string {
 func (e *Engine) Limits() (memory, cpu, pids, remedy string) {
 	by := func(controller string) string {
 		switch {
-		case e.cgroups.has(controller) && (controller != pidsController || !countsProcesses()):
+		case e.cgroups.has(controller) && (controller != pidsController || !e.config.Sandbox.countsProcesses()):
 			return limitsCgroup
 		case e.limits(controller):
 			return limitsRlimit

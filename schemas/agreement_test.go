@@ -83,7 +83,7 @@ var accepted = map[string][]string{
 		"nats: {streams: {queue_messages: 1, queue_bytes: 1Mi, reply_age: 60, reply_bytes: 1048576, result_age: 1m, result_bytes: 1mb, dead_age: 60s, dead_bytes: 1m}}",
 		"executor: {name: '', slots: 0, max_attempts: 1, drain_timeout: 0, data_dir: '', spill_bytes: 0}", "executor: {spill_bytes: 512Mi}", "executor: {name: a-b_9, slots: 10000, drain_timeout: -0s}",
 		"execution: {default_engine: dagger, enable_sandboxing: false, max_execution_time: 0.1, cleanup_temp_files: false, result_inline_bytes: 1Ki, max_output_bytes: 0}",
-		"execution: {local: {sandbox: {mode: namespaces, min_tier: none, paths: [/opt, '/nix/*'], user: 1, tmp_size: 64Ki, shm_size: 1Gi, file_size: 1, open_files: 64}}}", "execution: {local: {sandbox: {mode: none}}}",
+		"execution: {local: {sandbox: {mode: namespaces, min_tier: none, paths: [/opt, '/nix/*'], user: 1, tmp_size: 64Ki, shm_size: 1Gi, file_size: 1, open_files: 64, pids_limit: 0, memory_limit: 1Mi}}}", "execution: {local: {sandbox: {pids_limit: 4194304, memory_limit: 0}}}", "policy: {local: {commands: [/usr/bin/python3, /opt/tools/], unsandboxed: true}}", "policy: {local: {commands: []}}", "execution: {local: {sandbox: {mode: none}}}",
 		"execution: {local: {enabled: false, path: a, env: {A: 1}, kill_grace: 0}, dagger: {enabled: true, session_timeout: 0, default_image: a, mount_docker_socket: true, resource_limits: {cpu: 1000m, memory: 0}}}",
 		"policy: {inline_contracts: true, shell: true, network: [host], mounts: [/a, '/b:rw'], env_passthrough: [A], privileged: true, docker_socket: true, reply_prefixes: []}",
 		"tools: {directories: [a, /b], registry: false}", "tools:\n  registry: ${SCHEMAS_TEST_UNSET:-true}", "http: {listen: ''}", "log: {level: debug, format: json}",
@@ -167,7 +167,8 @@ var refused = map[string][]string{
 		"execution: {local: {path: ''}}", "execution: {local: {env: {a b: c}}}", "execution: {local: {env: [A=b]}}", "execution: {local: {kill_grace: -1}}", "execution: {dagger: {resource_limits: {cpu: 0}}}",
 		"execution: {local: {sandbox: {mode: chroot}}}", "execution: {local: {sandbox: {min_tier: auto}}}", "execution: {local: {sandbox: {paths: [a]}}}", "execution: {local: {sandbox: {paths: [/]}}}",
 		"execution: {local: {sandbox: {user: 0}}}", "execution: {local: {sandbox: {tmp_size: 1024}}}", "execution: {local: {sandbox: {shm_size: 0}}}", "execution: {local: {sandbox: {file_size: -1}}}",
-		"execution: {local: {sandbox: {open_files: 1}}}", "execution: {local: {sandbox: {tier: none}}}", "execution: {dagger: {resource_limits: {memory: 1M}}}", "execution: {docker: {}}",
+		"execution: {local: {sandbox: {open_files: 1}}}", "execution: {local: {sandbox: {tier: none}}}", "execution: {local: {sandbox: {pids_limit: -1}}}", "execution: {local: {sandbox: {pids_limit: 4194305}}}", "execution: {local: {sandbox: {memory_limit: 1000}}}", "execution: {local: {sandbox: {memory_limit: -1}}}",
+		"policy: {local: {commands: [python3]}}", "policy: {local: {commands: [/]}}", "policy: {local: {commands: /bin/sh}}", "policy: {local: {unsandboxed: 1}}", "policy: {local: [a]}", "policy: {local: {shell: true}}", "execution: {dagger: {resource_limits: {memory: 1M}}}", "execution: {docker: {}}",
 		"policy: {network: host}", "policy: {shell: 1}", "policy: {reply_prefixes: [1]}", "tools: {directories: a}", "tools: [a]", "tools: {registry: 'false'}", "http: {listen: 8088}", "log: {level: loud}", "log: {level: ''}", "log: {format: text}", "log: {level: {a: b}}", "log: ${SCHEMAS_TEST_LEVEL:-warn}", "executor: {slots: '$SCHEMAS_TEST_SLOTS'}",
 	},
 }

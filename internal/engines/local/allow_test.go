@@ -12,8 +12,8 @@ import (
 	"github.com/praxis-sdk/executor/internal/engines"
 )
 
-// place makes files and links below a directory, "" being a directory, "-> x" a link, and all else a program that prints it.
-func place(t *testing.T, dir string, entries map[string]string) {
+// lay makes files and links below a directory, "" being a directory, "-> x" a link, and all else a program that prints it.
+func lay(t *testing.T, dir string, entries map[string]string) {
 	t.Helper()
 	for name, text := range entries {
 		path := filepath.Join(dir, name)
@@ -36,7 +36,7 @@ func TestAllowedCommands(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	place(t, dir, map[string]string{
+	lay(t, dir, map[string]string{
 		"one": "one", "other": "other", "to-one": "-> one", "to-other": "-> " + dir + "/other",
 		"tools/a": "a", "tools/deep/b": "b", "tools/out": "-> ../other", "tools-x/c": "c", "to-tools": "-> tools",
 		"bin/d": "-> ../tools/a", "bin/e": "-> /bin/sh",
@@ -109,8 +109,8 @@ func TestAllowedCommandsAreThoseOfTheSandbox(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	place(t, listed, map[string]string{"tool": "right"})
-	place(t, mounted, map[string]string{"tool": "wrong", "link": "-> " + listed + "/tool", "far": "-> /far/tool"})
+	lay(t, listed, map[string]string{"tool": "right"})
+	lay(t, mounted, map[string]string{"tool": "wrong", "link": "-> " + listed + "/tool", "far": "-> /far/tool"})
 	e := newEngine(t, sandboxed(t), func(c *Config) {
 		c.Commands, c.Sandbox.MountRoots, c.Sandbox.Paths = []string{listed + "/"}, []string{mounted}, append(c.Sandbox.Paths, listed)
 	})
@@ -145,7 +145,7 @@ func TestAllowedCommandIsTheFileThatIsExecuted(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	place(t, dir, map[string]string{"good": `good "$0"`, "bad": "bad", "link": "-> good"})
+	lay(t, dir, map[string]string{"good": `good "$0"`, "bad": "bad", "link": "-> good"})
 	eachTier(t, func(t *testing.T, tier func(*Config)) {
 		e := newEngine(t, tier, func(c *Config) { c.Commands, c.Sandbox.Paths = []string{dir + "/good"}, append(c.Sandbox.Paths, dir) })
 		link := filepath.Join(dir, "link")
@@ -162,7 +162,7 @@ func TestAllowedCommandIsTheFileThatIsExecuted(t *testing.T) {
 		if err := os.Remove(link); err != nil {
 			t.Fatal(err)
 		}
-		place(t, dir, map[string]string{"link": "-> good"})
+		lay(t, dir, map[string]string{"link": "-> good"})
 	})
 }
 
@@ -171,7 +171,7 @@ func TestResolveEndsInALoop(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	place(t, dir, map[string]string{"a": "-> b", "b": "-> a"})
+	lay(t, dir, map[string]string{"a": "-> b", "b": "-> a"})
 	e := newEngine(t, sandboxed(t), func(c *Config) { c.Sandbox.Paths = append(c.Sandbox.Paths, dir) })
 	if in, out, err := e.view.resolve(dir + "/a"); err == nil {
 		t.Errorf("a loop leads to %s and %s", in, out)

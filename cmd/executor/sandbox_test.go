@@ -130,8 +130,10 @@ policy: {mounts: ["%s:rw"]}
 			t.Fatal(err)
 		}
 		s.Start()
-		defer s.WaitForShutdown()
-		defer s.Shutdown()
+		t.Cleanup(func() { // after the executor has stopped
+			s.Shutdown()
+			s.WaitForShutdown()
+		})
 		config := in("etc/serve.yaml")
 		text := fmt.Sprintf("# this-is-another-configuration\nnats: {nkey: %q}\nexecution: {enable_sandboxing: true}\npolicy: {inline_contracts: true, mounts: [\"%s:rw\"]}\n", in("nkey/user.nk"), world)
 		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {

@@ -355,15 +355,18 @@ func TestKilledShimEndsItsSandbox(t *testing.T) {
 	}
 }
 
-func TestSandboxLeavesNoMounts(t *testing.T) {
-	mounts := func() int {
-		text, err := os.ReadFile("/proc/self/mountinfo")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.Count(string(text), "\n")
+// mounts is how many this process sees.
+func mounts(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
 	}
-	before := mounts()
+	return strings.Count(string(text), "\n")
+}
+
+func TestSandboxLeavesNoMounts(t *testing.T) {
+	before := mounts(t)
 	e := newEngine(t, sandboxed(t))
 	var group sync.WaitGroup
 	for range 8 {
@@ -374,7 +377,7 @@ func TestSandboxLeavesNoMounts(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if after := mounts(); after != before {
+	if after := mounts(t); after != before {
 		t.Errorf("there were %d mounts, and are %d", before, after)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -508,9 +509,9 @@ func TestManyRunsWithRandomEndsLeaveNothing(t *testing.T) {
 		enginetest.Build(t)
 		before := descriptors(t)
 		threads := runtime.NumGoroutine()
-		mountsBefore := mounts(t)
 		e := newEngine(t, tier, func(c *Config) { c.KillGrace = 20 * time.Millisecond })
 		boxed := e.Tier() != TierNone
+		mountsBefore := mounts(t, e)
 		if boxed { // it takes longer to make, and its helper cannot be killed by a tool
 			begun := time.Now()
 			var all sync.WaitGroup
@@ -605,8 +606,8 @@ func TestManyRunsWithRandomEndsLeaveNothing(t *testing.T) {
 				}
 			}
 		}
-		if after := mounts(t); after != mountsBefore {
-			t.Errorf("there were %d mounts, and are %d", mountsBefore, after)
+		if after := mounts(t, e); !slices.Equal(after, mountsBefore) {
+			t.Errorf("the mounts were %q, and are %q", mountsBefore, after)
 		}
 		if after := descriptors(t); after > before { // fewer: a finalizer closed what a test before had left
 			t.Errorf("%d descriptors were open, and %d are", before, after)

@@ -28,6 +28,10 @@ type Config struct {
 	Tools     Tools           `json:"tools"`
 	HTTP      HTTP            `json:"http"`
 	Log       Log             `json:"log"`
+
+	// Secrets are files and directories that no tool in a sandbox sees, beside those that the configuration names. Load adds
+	// none; who knows of some does.
+	Secrets []string `json:"-"`
 }
 
 // Instance is the section executor: this instance.
@@ -66,15 +70,17 @@ type Local struct {
 
 // Sandbox is the section execution.local.sandbox: how far tools are kept apart from the host while enable_sandboxing is true.
 type Sandbox struct {
-	Mode      string         `json:"mode"`     // auto, or the one tier to use
-	MinTier   string         `json:"min_tier"` // the weakest that auto may take
-	Paths     []string       `json:"paths"`    // files and directories that tools see beside those of the system
-	User      int            `json:"user"`     // whom tools are where the executor is root
+	Mode      string         `json:"mode"`      // auto, or the one tier to use
+	MinTier   string         `json:"min_tier"`  // the weakest that auto may take
+	Paths     []string       `json:"paths"`     // files and directories that tools see beside those of the system
+	User      int            `json:"user"`      // whom tools are where the executor is root
 	WorkSize  contracts.Size `json:"work_size"` // 0: a directory on the disk, without a bound
 	TmpSize   contracts.Size `json:"tmp_size"`
 	ShmSize   contracts.Size `json:"shm_size"`
 	FileSize  contracts.Size `json:"file_size"` // 0: no bound
 	OpenFiles int            `json:"open_files"`
+	PidsLimit int64          `json:"pids_limit"`   // of contracts that name none; 0: none
+	Memory    contracts.Size `json:"memory_limit"` // of contracts that name none; 0: none
 }
 
 // Dagger is the section execution.dagger. It is read as Praxis has it; this version has no Dagger engine yet.
@@ -120,7 +126,7 @@ func Default() Config {
 			DefaultEngine: contracts.EngineLocal, EnableSandboxing: true, MaxExecutionTime: contracts.Seconds(3600), CleanupTempFiles: true,
 			ResultInlineBytes: 256 << 10, MaxOutputBytes: 64 << 20,
 			Local: Local{Enabled: true, Path: local.DefaultPath, KillGrace: contracts.Seconds(5), Sandbox: Sandbox{
-				Mode: box.Mode, MinTier: box.MinTier, User: box.User, WorkSize: contracts.Size(box.WorkSize), TmpSize: contracts.Size(box.TempSize), ShmSize: contracts.Size(box.SharedSize), OpenFiles: int(box.OpenFiles),
+				Mode: box.Mode, MinTier: box.MinTier, User: box.User, WorkSize: contracts.Size(box.WorkSize), TmpSize: contracts.Size(box.TempSize), ShmSize: contracts.Size(box.SharedSize), OpenFiles: int(box.OpenFiles), PidsLimit: box.PidsLimit,
 			}},
 		},
 		Policy: executor.Policy{ReplyPrefixes: executor.DefaultReplyPrefixes},
@@ -138,7 +144,7 @@ func Development() Config {
 	if c.Execution.Local.Path == "" {
 		c.Execution.Local.Path = local.DefaultPath
 	}
-	c.Policy.InlineContracts, c.Policy.Shell = true, true
+	c.Policy.InlineContracts, c.Policy.Shell, c.Policy.Local.Unsandboxed = true, true, true
 	c.Policy.Network = []string{"host"}
 	// JetStream reserves these of the disk at the start, at most three quarters of what is free.
 	c.NATS.Streams.QueueBytes, c.NATS.Streams.ReplyBytes, c.NATS.Streams.ResultBytes, c.NATS.Streams.DeadBytes = 128<<20, 512<<20, 128<<20, 32<<20
@@ -264,7 +270,12 @@ func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
 	bad(box.TmpSize < 1<<16, "execution.local.sandbox.tmp_size", "must be at least 64Ki")
 	bad(box.ShmSize < 1<<16, "execution.local.sandbox.shm_size", "must be at least 64Ki")
 	bad(box.OpenFiles < 64 || box.OpenFiles > 1<<20, "execution.local.sandbox.open_files", "must be 64 to 1048576")
+	bad(box.PidsLimit < 0 || box.PidsLimit > 1<<22, "execution.local.sandbox.pids_limit", "must be 0 (none) to 4194304")
+	bad(box.Memory != 0 && box.Memory < 1<<20, "execution.local.sandbox.memory_limit", "must be 0 (none) or at least 1Mi")
 	bad(e.Dagger.SessionTimeout < 0, "execution.dagger.session_timeout", "must not be below 0")
+	for _, command := range c.Policy.Local.Commands {
+		bad(!filepath.IsAbs(command) || filepath.Clean(command) == "/", "policy.local.commands", fmt.Sprintf("%q is neither the absolute path of a file, as /usr/bin/python3, nor of a directory with a slash at its end, as /opt/tools/", command))
+	}
 	for _, prefix := range c.Policy.ReplyPrefixes {
 		bad(!replyPrefix.MatchString(prefix), "policy.reply_prefixes", fmt.Sprintf("%q is not the beginning of a subject that ends with a dot, as _INBOX.", prefix))
 	}
@@ -326,7 +337,7 @@ func (c Config) EngineSlots(engine string) int {
 // LocalEngine is the part that the local engine takes.
 func (c Config) LocalEngine(dataDir string) local.Config {
 	box := c.Execution.Local.Sandbox
-	secrets := []string{dataDir}
+	secrets := append([]string{dataDir}, c.Secrets...)
 	for _, file := range []string{c.NATS.Creds, c.NATS.NKey, c.NATS.TLS.Key} {
 		if file != "" {
 			secrets = append(secrets, file)
@@ -334,10 +345,11 @@ func (c Config) LocalEngine(dataDir string) local.Config {
 	}
 	return local.Config{
 		DataDir: dataDir, Path: c.Execution.Local.Path, Env: c.Execution.Local.Env, KillGrace: time.Duration(c.Execution.Local.KillGrace),
-		Sandboxing: c.Execution.EnableSandboxing, KeepFiles: !c.Execution.CleanupTempFiles,
+		Commands: c.Policy.Local.Commands, Sandboxing: c.Execution.EnableSandboxing, KeepFiles: !c.Execution.CleanupTempFiles,
 		Sandbox: local.Sandbox{
 			Mode: box.Mode, MinTier: box.MinTier, Paths: box.Paths, MountRoots: c.Policy.Mounts, Secrets: secrets, User: box.User,
 			WorkSize: int64(box.WorkSize), TempSize: int64(box.TmpSize), SharedSize: int64(box.ShmSize), FileSize: int64(box.FileSize), OpenFiles: int64(box.OpenFiles),
+			PidsLimit: box.PidsLimit, MemoryLimit: int64(box.Memory),
 		},
 	}
 }

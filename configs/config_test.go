@@ -381,22 +381,24 @@ execution:
   cleanup_temp_files: false
   result_inline_bytes: 2Ki
   max_output_bytes: 3Ki
-  local: {path: /bin, env: {A: b}, kill_grace: 7s, sandbox: {mode: namespaces, min_tier: none, paths: [/opt], user: 1234, work_size: 4Mi, tmp_size: 1Mi, shm_size: 2Mi, file_size: 3Mi, open_files: 128}}
+  local: {path: /bin, env: {A: b}, kill_grace: 7s, sandbox: {mode: namespaces, min_tier: none, paths: [/opt], user: 1234, work_size: 4Mi, tmp_size: 1Mi, shm_size: 2Mi, file_size: 3Mi, open_files: 128, pids_limit: 9, memory_limit: 4Mi}}
 nats: {creds: /creds}
-policy: {shell: true, mounts: ["/data:rw"]}
+policy: {shell: true, mounts: ["/data:rw"], local: {commands: [/bin/sh, /opt/], unsandboxed: true}}
 `), Default())
 	if err != nil {
 		t.Fatal(err)
 	}
 	core := executor.Config{Name: "me", DefaultEngine: "docker", MaxAttempts: 5, MaxExecutionTime: 120e9, ResultInlineBytes: 2048, MaxOutputBytes: 3072,
-		Policy: executor.Policy{Shell: true, Mounts: []string{"/data:rw"}, ReplyPrefixes: []string{"_INBOX."}}}
+		Policy: executor.Policy{Shell: true, Mounts: []string{"/data:rw"}, ReplyPrefixes: []string{"_INBOX."}, Local: executor.Local{Commands: []string{"/bin/sh", "/opt/"}, Unsandboxed: true}}}
 	if got := c.Core("me"); !reflect.DeepEqual(got, core) {
 		t.Errorf("Core: got %+v, want %+v", got, core)
 	}
-	engine := local.Config{DataDir: "/data", Path: "/bin", Env: map[string]string{"A": "b"}, KillGrace: 7e9, Sandboxing: false, KeepFiles: true, Sandbox: local.DefaultSandbox()}
-	engine.Sandbox.MountRoots, engine.Sandbox.Secrets = []string{"/data:rw"}, []string{"/data", "/creds"}
+	c.Secrets = []string{"/etc/executor.yaml"}
+	engine := local.Config{DataDir: "/data", Path: "/bin", Env: map[string]string{"A": "b"}, KillGrace: 7e9, Sandboxing: false, KeepFiles: true, Commands: []string{"/bin/sh", "/opt/"}, Sandbox: local.DefaultSandbox()}
+	engine.Sandbox.MountRoots, engine.Sandbox.Secrets = []string{"/data:rw"}, []string{"/data", "/etc/executor.yaml", "/creds"}
 	engine.Sandbox.Mode, engine.Sandbox.MinTier, engine.Sandbox.Paths, engine.Sandbox.User = "namespaces", "none", []string{"/opt"}, 1234
 	engine.Sandbox.WorkSize, engine.Sandbox.TempSize, engine.Sandbox.SharedSize, engine.Sandbox.FileSize, engine.Sandbox.OpenFiles = 4<<20, 1<<20, 2<<20, 3<<20, 128
+	engine.Sandbox.PidsLimit, engine.Sandbox.MemoryLimit = 9, 4<<20
 	if got := c.LocalEngine("/data"); !reflect.DeepEqual(got, engine) {
 		t.Errorf("LocalEngine: got %+v, want %+v", got, engine)
 	}

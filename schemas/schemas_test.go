@@ -742,7 +742,7 @@ integration: {p2p: {enabled: true}}
 
 // fullContracts have every key that there is.
 var fullContracts = map[string]string{
-	"local": "name: a\nengine: local\nengine_spec:\n  command: [sh, -c, 'echo $ARG_A']\n  shell: true" + fullCommon + fullRest +
+	"local": "name: a\nengine: local\nengine_spec:\n  command: [sh, -c, 'echo $ARG_A']\n  shell: true\n  sandbox: namespaces" + fullCommon + fullRest +
 		"fallback: [{engine: docker, engine_spec: {command: [a], image: b}}, {engine: dagger, engine_spec: {command: [a]}}]\n",
 	"docker": "name: a\nengine: docker\nengine_spec:\n  command: [a, '{{args.a}}', '{{context.b}}']\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: true" + fullCommon + fullRest +
 		"fallback: [dagger, {engine: local, engine_spec: {command: [a]}}]\n",

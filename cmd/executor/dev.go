@@ -76,6 +76,8 @@ func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
 		return err
 	}
 	defer unlock()
+	// Where our own commands find the server, with its token. All else is in the data directory.
+	config.Secrets = append(config.Secrets, filepath.Join(configs.DefaultDataDir(false), devURL))
 	for _, dir := range flags.tools {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			return usage("--tools %s: there is no such directory", dir)

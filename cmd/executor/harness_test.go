@@ -55,6 +55,12 @@ func (l *lockedBuffer) String() string {
 // start starts the program; at the end of the test it is killed if it still runs, and its log is shown if the test failed.
 func start(tb testing.TB, stdout *os.File, args ...string) *instance {
 	tb.Helper()
+	return startAs(tb, stdout, nil, args...)
+}
+
+// startAs is start with changes to how the program is started.
+func startAs(tb testing.TB, stdout *os.File, change []func(*exec.Cmd), args ...string) *instance {
+	tb.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		tb.Fatal(err)
@@ -65,6 +71,9 @@ func start(tb testing.TB, stdout *os.File, args ...string) *instance {
 	p := &instance{tb: tb, cmd: exec.Command(self, args...), log: &lockedBuffer{}, ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asProgram+"=1", "XDG_STATE_HOME="+tb.TempDir())
 	p.cmd.Stderr = p.log
+	for _, c := range change {
+		c(p.cmd)
+	}
 	if stdout != nil {
 		p.cmd.Stdout = stdout
 	}
@@ -124,12 +133,19 @@ func startDev(tb testing.TB, config string, extra ...string) *dev {
 	if config != "" {
 		args = append(args, "--config", writeFile(tb, "executor.yaml", config))
 	}
+	d.read(tb, func(w *os.File) *instance { return start(tb, w, args...) })
+	return d
+}
+
+// read starts it and reads what it says about itself, until it is ready.
+func (d *dev) read(tb testing.TB, start func(stdout *os.File) *instance) {
+	tb.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer r.Close()
-	d.instance = start(tb, w, args...)
+	d.instance = start(w)
 	w.Close()
 	r.SetReadDeadline(time.Now().Add(30 * time.Second))
 	for lines := bufio.NewScanner(r); lines.Scan(); {
@@ -140,11 +156,10 @@ func startDev(tb testing.TB, config string, extra ...string) *dev {
 			d.http = strings.TrimSuffix(strings.TrimSpace(rest), "/readyz")
 		}
 		if strings.Contains(lines.Text(), "is ready") {
-			return d
+			return
 		}
 	}
 	tb.Fatal("executor dev did not become ready")
-	return nil
 }
 
 // startServe starts an executor on a server and waits until it is ready.

@@ -6,13 +6,20 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/praxis-sdk/executor/configs"
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/enginetest"
 	"github.com/praxis-sdk/executor/internal/engines/local"
 )
 
 // asProgram makes this test binary behave as the program: tests start it as a process of its own.
 const asProgram = "EXECUTOR_TEST_PROGRAM"
+
+// withFake names an engine that the program is to have as well, one without processes.
+const withFake = "EXECUTOR_TEST_FAKE"
 
 func TestMain(m *testing.M) {
 	if local.ShimInvoked() {
@@ -24,6 +31,12 @@ func TestMain(m *testing.M) {
 	}
 	if os.Getenv(asProgram) != "" {
 		os.Unsetenv(asProgram)
+		if name := os.Getenv(withFake); name != "" {
+			engineTable = append(engineTable, engineEntry{name, func(configs.Config) bool { return true },
+				func(configs.Config, string, zerolog.Logger) (engines.Engine, error) {
+					return enginetest.NewFake(name), nil
+				}})
+		}
 		main()
 	}
 	testscript.Main(leakChecked{m}, map[string]func(){"executor": main})

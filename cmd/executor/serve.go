@@ -73,6 +73,11 @@ func loadConfig(file string, base configs.Config) (configs.Config, error) {
 	if err != nil {
 		return config, wrongFile(err)
 	}
+	whole, err := absolute(file)
+	if err != nil {
+		return config, err
+	}
+	config.Secrets = append(config.Secrets, whole) // passwords stand in it
 	return config, nil
 }
 

@@ -169,6 +169,7 @@ func (b coreBus) Journal(ctx context.Context, id string, attempt int, copies con
 
 func (s *service) buildEngines() error {
 	var reasons []string
+	late := map[string]*lateEngine{}
 	for _, e := range engineTable {
 		if !e.enabled(s.config) {
 			reasons = append(reasons, fmt.Sprintf("%s: not enabled (execution.%s.enabled)", e.name, e.name))
@@ -178,6 +179,7 @@ func (s *service) buildEngines() error {
 		if err != nil {
 			s.log.Warn().Str("engine", e.name).Str("reason", contracts.AsError(err).Message).Msg("engine not served")
 			reasons = append(reasons, e.name+": "+contracts.AsError(err).Message)
+			late[e.name] = &lateEngine{why: err, build: func() (engines.Engine, error) { return e.build(s.config, s.dataDir, s.log) }}
 			continue
 		}
 		s.engines[e.name] = engine
@@ -188,6 +190,9 @@ func (s *service) buildEngines() error {
 	}
 	if len(s.engines) == 0 {
 		return fmt.Errorf("there is no engine to serve:\n%s", strings.Join(reasons, "\n"))
+	}
+	for name, engine := range late {
+		s.engines[name] = engine
 	}
 	return nil
 }

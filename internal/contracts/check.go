@@ -85,6 +85,9 @@ func (d *decoder) checkSpec(n *yaml.Node, path string, spec Spec, params Paramet
 	if strings.Contains(common.Cwd, "\x00") {
 		bad("cwd", "holds a NUL character, which no path can")
 	}
+	if local, ok := spec.(*LocalSpec); ok {
+		d.oneOf(n, path, "sandbox", local.Sandbox, Sandboxes...)
+	}
 	container, ok := containerOf(spec)
 	if !ok {
 		return

@@ -62,8 +62,18 @@ func (s *CommonSpec) Captures() bool { return s.CaptureOutput == nil || *s.Captu
 // LocalSpec is the engine_spec of the local engine.
 type LocalSpec struct {
 	CommonSpec
-	Shell bool `json:"shell,omitempty"` // run the command by /bin/sh -c
+	Shell   bool   `json:"shell,omitempty"`   // run the command by /bin/sh -c
+	Sandbox string `json:"sandbox,omitempty"` // one of Sandboxes; "": that of the executor, whichever it is
 }
+
+// The values of sandbox in the engine_spec of the local engine.
+const (
+	SandboxNamespaces = "namespaces" // this tier of isolation or a stronger one, else the run is refused
+	SandboxNone       = "none"       // no sandbox: an ordinary process, where the operator consents
+)
+
+// Sandboxes are all of them, the strongest first.
+var Sandboxes = []string{SandboxNamespaces, SandboxNone}
 
 // Engine is EngineLocal.
 func (*LocalSpec) Engine() string { return EngineLocal }

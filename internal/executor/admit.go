@@ -392,7 +392,13 @@ func (e *Executor) admits(request *contracts.Request, contract *contracts.Contra
 		return err // another executor will look at the rest
 	}
 	if known && !serves(engine) {
-		return contracts.Errorf(contracts.EngineUnavailable, "no executor serves the engine %s; %s", engine, served(serves))
+		why := ""
+		if _, here := e.engines[engine]; here {
+			if err := e.Healthy(engine); err != nil {
+				why = "; on this one: " + contracts.AsError(err).Message
+			}
+		}
+		return contracts.Errorf(contracts.EngineUnavailable, "no executor serves the engine %s%s; %s", engine, why, served(serves))
 	}
 	return nil
 }

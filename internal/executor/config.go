@@ -28,6 +28,15 @@ type Policy struct {
 	Privileged      bool     `json:"privileged"`       // privileged containers
 	DockerSocket    bool     `json:"docker_socket"`    // the docker socket inside of containers
 	ReplyPrefixes   []string `json:"reply_prefixes"`   // where answers may go, as _INBOX.
+	Local           Local    `json:"local"`
+}
+
+// Local is what policy says about the local engine alone.
+type Local struct {
+	// Commands are the files that may be executed, and directories, with a slash at the end, with all in them; empty: all. The
+	// engine looks, because only it knows which file a command is.
+	Commands    []string `json:"commands"`
+	Unsandboxed bool     `json:"unsandboxed"` // contracts may say sandbox: none
 }
 
 // DefaultReplyPrefixes are the inboxes of NATS clients.

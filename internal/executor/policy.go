@@ -39,8 +39,13 @@ func (p Policy) CheckContract(c *contracts.Contract, spec contracts.Spec, inline
 		return contracts.Errorf(contracts.PolicyDenied, "%s is not allowed on this executor; its operator can allow it by %s", what, setting)
 	}
 	common := spec.Common()
-	if local, ok := spec.(*contracts.LocalSpec); ok && local.Shell && inline && !p.Shell {
-		return denied("shell: true in a contract that came with its request", "policy.shell")
+	if local, ok := spec.(*contracts.LocalSpec); ok {
+		switch {
+		case local.Shell && inline && !p.Shell:
+			return denied("shell: true in a contract that came with its request", "policy.shell")
+		case local.Sandbox == contracts.SandboxNone && !p.Local.Unsandboxed:
+			return denied("sandbox: none, an ordinary process with all rights of the executor's user,", "policy.local.unsandboxed: true; or leave it out of the contract, and the tool runs in the sandbox of the executor")
+		}
 	}
 	if n := common.Network; n != "" && n != "none" && !slices.Contains(p.Network, n) {
 		return denied("network: "+n, "policy.network")

@@ -76,6 +76,36 @@ func TestPolicyShell(t *testing.T) {
 	}
 }
 
+// To be without a sandbox is the operator's to allow, whoever wrote the contract.
+func TestPolicyUnsandboxed(t *testing.T) {
+	for _, spec := range []string{"engine_spec: {command: [id], sandbox: none}", "engineSpec: {command: [id], sandbox: none}"} {
+		list, err := contracts.ParseContracts("", []byte("{name: x, engine: local, "+spec+"}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, inline := range []bool{false, true} {
+			err := Policy{InlineContracts: true, Shell: true, Privileged: true}.CheckContract(list[0], list[0].Spec, inline)
+			if err == nil || contracts.AsError(err).Code != contracts.PolicyDenied || !strings.Contains(err.Error(), "policy.local.unsandboxed") {
+				t.Errorf("%s, inline %v: %v", spec, inline, err)
+			}
+			if err := (Policy{Local: Local{Unsandboxed: true}}).CheckContract(list[0], list[0].Spec, inline); err != nil {
+				t.Errorf("%s, inline %v, allowed: %v", spec, inline, err)
+			}
+		}
+	}
+	// As a fallback it is asked for like any other.
+	list, err := contracts.ParseContracts("", []byte("{name: x, engine: docker, engine_spec: {command: [id], image: x}, fallback: [{engine: local, engine_spec: {command: [id], sandbox: none}}]}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (Policy{}).CheckContract(list[0], list[0].SpecFor("local"), false); err == nil {
+		t.Error("a fallback without a sandbox is allowed")
+	}
+	if err := (Policy{}).CheckContract(list[0], list[0].Spec, false); err != nil {
+		t.Errorf("the container is denied: %v", err)
+	}
+}
+
 // Only what the operator lists is passed on, and what every tool gets from its engine never comes from the executor.
 func TestPassthrough(t *testing.T) {
 	t.Setenv("TEST_POLICY_SET", "value")

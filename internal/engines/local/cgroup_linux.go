@@ -15,8 +15,6 @@ import (
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
-
-	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
 // The controllers that limits need.
@@ -259,10 +257,9 @@ type part struct {
 	path string
 }
 
-// create makes the cgroups for the limits of a spec; none where it has none.
-func (g *groups) create(spec *contracts.LocalSpec) (*group, error) {
-	limits := map[string]int64{memoryController: int64(spec.MemoryLimit), cpuController: int64(spec.CPULimit), pidsController: spec.PidsLimit}
-	if g == nil || limits[memoryController]+limits[cpuController]+limits[pidsController] == 0 {
+// create makes the cgroups for limits; none where there are none.
+func (g *groups) create(limits bounds) (*group, error) {
+	if g == nil || limits == (bounds{}) {
 		return nil, nil
 	}
 	g.mu.Lock()
@@ -271,7 +268,7 @@ func (g *groups) create(spec *contracts.LocalSpec) (*group, error) {
 	g.mu.Unlock()
 	one := &group{of: g}
 	for _, h := range g.hierarchies {
-		if !slices.ContainsFunc(h.controllers, func(c string) bool { return limits[c] != 0 }) {
+		if !slices.ContainsFunc(h.controllers, func(c string) bool { return limits.of(c) != 0 }) {
 			continue
 		}
 		p := part{h, filepath.Join(h.dir, name)}
@@ -281,10 +278,10 @@ func (g *groups) create(spec *contracts.LocalSpec) (*group, error) {
 		}
 		one.parts = append(one.parts, p)
 		for _, controller := range h.controllers {
-			if limits[controller] == 0 {
+			if limits.of(controller) == 0 {
 				continue
 			}
-			if err := p.limit(controller, limits[controller]); err != nil {
+			if err := p.limit(controller, limits.of(controller)); err != nil {
 				one.remove()
 				return nil, err
 			}
@@ -305,7 +302,7 @@ func (p part) limit(controller string, n int64) error {
 	quota := strconv.FormatInt(max(n*cpuPeriod/1000, 1000), 10) // the kernel takes no less than a millisecond
 	switch {
 	case controller == pidsController:
-		return set("pids.max", strconv.FormatInt(n+1, 10))
+		return set("pids.max", strconv.FormatInt(n+firstProcess, 10))
 	case controller == cpuController && p.unified:
 		return set("cpu.max", quota+" "+strconv.Itoa(cpuPeriod))
 	case controller == cpuController:
@@ -387,18 +384,4 @@ func (g *groups) close() {
 	if g != nil {
 		g.wait.Wait()
 	}
-}
-
-// limits reports whether a limit can be enforced for tools.
-func (e *Engine) limits(controller string) bool { return e.view != nil && e.cgroups.has(controller) }
-
-// limitsOf says what enforces the limits of a run: those of its contract, else those that every tool in a sandbox has.
-func (e *Engine) limitsOf(g *group, see *view) string {
-	switch {
-	case g != nil && len(g.parts) > 0:
-		return limitsCgroup
-	case see != nil:
-		return limitsRlimit
-	}
-	return limitsNone
 }

@@ -12,6 +12,9 @@ type Config struct {
 	Env map[string]string
 	// KillGrace is how long a tool may go on after it was asked to stop (SIGTERM).
 	KillGrace time.Duration
+	// Commands are what may be executed: files, and directories, which end in a slash, with all that is in them. Links are
+	// followed. Empty: all that the tool's sandbox shows.
+	Commands []string
 	// Sandboxing asks for isolation from the host (execution.enable_sandboxing).
 	Sandboxing bool
 	// Sandbox says of what kind; without Sandboxing it says nothing.
@@ -59,11 +62,16 @@ type Sandbox struct {
 	FileSize int64
 	// OpenFiles bounds the descriptors of a process.
 	OpenFiles int64
+	// PidsLimit and MemoryLimit, in bytes, hold for runs whose contract has no pids_limit or memory_limit; 0: none. They are
+	// enforced as those of contracts are; where nothing can enforce them, New logs a warning.
+	PidsLimit, MemoryLimit int64
+
+	noGroups, oldKernel bool // for tests: as where no cgroups can be made, and as on a kernel before 5.14
 }
 
 // DefaultSandbox is what holds where an operator decides nothing.
 func DefaultSandbox() Sandbox {
-	return Sandbox{Mode: ModeAuto, MinTier: TierNamespaces, User: 65534, WorkSize: 1 << 30, TempSize: 256 << 20, SharedSize: 64 << 20, OpenFiles: 4096}
+	return Sandbox{Mode: ModeAuto, MinTier: TierNamespaces, User: 65534, WorkSize: 1 << 30, TempSize: 256 << 20, SharedSize: 64 << 20, OpenFiles: 4096, PidsLimit: 1024}
 }
 
 // SystemPaths are what tools see of the host, read-only, as far as it is there: programs, libraries, and what of /etc these

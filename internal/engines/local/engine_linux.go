@@ -7,8 +7,11 @@
 //	workspace_linux.go   its private directories, the file of its arguments, its named caches
 //	untouched_linux.go   whether those can serve another run
 //	view_linux.go        what a tool in a sandbox sees of the host
-//	cgroup_linux.go      the limits of a run
+//	limits_linux.go      the limits of a run, and what enforces them
+//	cgroup_linux.go      the cgroups for that
 //	command_linux.go     what is executed, where
+//	allow_linux.go       whether the operator allows that
+//	ordinary_linux.go    runs whose contract wants no sandbox
 //	supervisor_linux.go  hands it to a shim and hears how it ended
 //	wire_linux.go        what the two say to each other
 //	shim_linux.go        the small process that starts it, and sees to it that nothing of it stays
@@ -52,6 +55,7 @@ type Engine struct {
 	tier    string
 	view    *view   // what all tools see; nil: everything
 	cgroups *groups // nil: there are none
+	bare    bare    // for runs without a sandbox, where others have one
 	closing sync.Once
 }
 
@@ -87,8 +91,12 @@ func (e *Engine) prepareNamespaces() error {
 		return err
 	}
 	e.view = systemView(e.config.Sandbox, e.space.root, user)
-	if e.cgroups == nil {
+	if e.cgroups == nil && !e.config.Sandbox.noGroups {
 		e.cgroups = openGroups(e.log)
+	}
+	if e.config.Sandbox.PidsLimit > 0 && !e.limits(pidsController) {
+		e.log.Warn().Int64("pids_limit", e.config.Sandbox.PidsLimit).Str("remedy", "a kernel of 5.14 or later, or "+groupsRemedy()).
+			Msg("execution.local.sandbox.pids_limit cannot be enforced here; it holds for no tool")
 	}
 	return nil
 }
@@ -98,6 +106,7 @@ func (e *Engine) Close() error {
 	e.closing.Do(func() {
 		e.shims.close()
 		e.space.close()
+		e.bare.close()
 		e.cgroups.close()
 	})
 	return nil
@@ -114,20 +123,24 @@ func (e *Engine) Check(c *contracts.Contract) error {
 		return nil
 	}
 	slices.Sort(cannot)
-	what := "runs ordinary processes here and"
-	if e.view != nil {
-		what = "has no cgroups here and"
+	what, remedy := "runs ordinary processes here and", ""
+	switch {
+	case spec.Sandbox == contracts.SandboxNone:
+		what = "runs a contract with sandbox: none as an ordinary process and"
+	case e.view != nil:
+		what, remedy = "has no cgroups for that here and", "; "+groupsRemedy()
 	}
-	return contracts.Errorf(contracts.Unsupported, "the local engine %s cannot enforce %s; leave that out or use an engine that can", what, joinWords(cannot))
+	return contracts.Errorf(contracts.Unsupported, "the local engine %s cannot enforce %s; leave that out or use an engine that can%s", what, joinWords(cannot), remedy)
 }
 
 // cannot lists what of a spec cannot be done.
 func (e *Engine) cannot(spec *contracts.LocalSpec) (list []string) {
-	ordinary := e.view == nil
+	ordinary := e.ordinary(spec)
 	for what, asked := range map[string]bool{
-		"memory_limit":                 spec.MemoryLimit != 0 && !e.limits(memoryController),
-		"cpu_limit":                    spec.CPULimit != 0 && !e.limits(cpuController),
-		"pids_limit":                   spec.PidsLimit != 0 && !e.limits(pidsController),
+		"memory_limit":                 spec.MemoryLimit != 0 && (ordinary || !e.limits(memoryController)),
+		"cpu_limit":                    spec.CPULimit != 0 && (ordinary || !e.limits(cpuController)),
+		"pids_limit":                   spec.PidsLimit != 0 && (ordinary || !e.limits(pidsController)),
+		"sandbox: " + spec.Sandbox:     e.weaker(spec),
 		"mounts":                       ordinary && len(spec.Mounts) > 0,
 		"network: " + spec.Network:     spec.Network != "" && spec.Network != "host" && (ordinary || spec.Network != "none"),
 		"cache_mounts outside of HOME": ordinary && slices.ContainsFunc(spec.CacheMounts, func(c contracts.CacheMount) bool { return !strings.HasPrefix(c.Path, "~/") }),
@@ -166,7 +179,7 @@ func (e *Engine) Ready(context.Context) error {
 
 // Run implements engines.Engine.
 func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Writer) (engines.Exit, error) {
-	exit := engines.Exit{Isolation: contracts.Isolation{Tier: e.tier, Network: "host", Limits: "none"}}
+	exit := engines.Exit{Isolation: contracts.Isolation{Tier: TierNone, Network: "host", Limits: limitsNone}}
 	spec, ok := job.Spec.(*contracts.LocalSpec)
 	if !ok {
 		return exit, contracts.Errorf(contracts.Unsupported, "the local engine cannot run a spec for %s", job.Spec.Engine())
@@ -174,18 +187,21 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	var start startRequest
 	var see *view
 	var work *workspace // nil: its directories are made with its sandbox, and end with it
-	var err error
-	if !e.inMemory() {
-		if work, err = e.space.create(job); err != nil {
+	space, err := e.spaceFor(spec)
+	if err != nil {
+		return exit, err
+	}
+	if !e.inMemory(spec) {
+		if work, err = space.create(job); err != nil {
 			return exit, err
 		}
 		defer work.remove()
 		start.Remove = work.removeAfterDeath()
 	}
 	home, temp, argsFile := sandbox.Home, sandbox.Temp, sandbox.ArgsFile
-	if e.view != nil {
+	if !e.ordinary(spec) {
 		exit.Isolation.Tier = TierNamespaces
-		if see, err = e.view.forRun(job.Contract, spec, e.space, work, e.config.Sandbox); err != nil {
+		if see, err = e.view.forRun(job.Contract, spec, space, work, e.config.Sandbox); err != nil {
 			return exit, err
 		}
 		if !see.plan.HostNetwork {
@@ -222,16 +238,23 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	if start.Path, start.Argv, err = command(job, spec, see, start.Dir, env); err != nil {
 		return exit, err
 	}
+	if start.Path, err = e.allow(see, start.Path, spec.Shell); err != nil {
+		return exit, err
+	}
 	if err = fits(start.Argv, start.Env); err != nil {
 		return exit, err
 	}
 
-	group, err := e.cgroups.create(spec)
+	left := e.boundsOf(spec, see)
+	if see != nil {
+		left = e.byProcess(left, &see.plan)
+	}
+	group, err := e.cgroups.create(left)
 	if err != nil {
 		return exit, contracts.Errorf(contracts.EngineUnavailable, "make the cgroup of the run: %s", err)
 	}
 	defer group.remove()
-	exit.Isolation.Limits = e.limitsOf(group, see)
+	exit.Isolation.Limits = limitsOf(group, see)
 	start.Cgroups = group.dirs()
 	var plan []string
 	look := ""
@@ -296,8 +319,8 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 }
 
 // inMemory reports whether the directories of runs are part of their sandboxes.
-func (e *Engine) inMemory() bool {
-	return e.view != nil && e.config.Sandbox.WorkSize > 0 && !e.config.KeepFiles
+func (e *Engine) inMemory(spec *contracts.LocalSpec) bool {
+	return !e.ordinary(spec) && e.config.Sandbox.WorkSize > 0 && !e.config.KeepFiles
 }
 
 // base is the environment every tool starts from. Nothing of the executor's own is in it.

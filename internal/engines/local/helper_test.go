@@ -101,6 +101,8 @@ type helper struct {
 	Sandbox bool // with the directory of the testtool visible
 	MinTier string
 	Times   int // how often; 0: once
+
+	PidsLimit int64 // of every run; 0: that of DefaultSandbox
 }
 
 func helperMain() {
@@ -111,6 +113,9 @@ func helperMain() {
 	}
 	config := Config{DataDir: h.DataDir, Path: DefaultPath, KillGrace: time.Second, Sandboxing: h.Sandbox, Sandbox: DefaultSandbox()}
 	config.Sandbox.Paths = []string{filepath.Dir(os.Args[1])}
+	if h.PidsLimit != 0 {
+		config.Sandbox.PidsLimit = h.PidsLimit
+	}
 	if h.MinTier != "" {
 		config.Sandbox.MinTier = h.MinTier
 	}

@@ -184,6 +184,7 @@ func (s *shim) begin(start startRequest, files []int, ready *ahead) (err error) 
 	if start.Ahead || len(start.Box) > 0 {
 		return s.startBox(start, files, ready)
 	}
+	ready.end() // it would be taken for something of the tool
 	s.pidfd = -1
 	s.first, _, err = syscall.StartProcess(start.Path, start.Argv, &syscall.ProcAttr{
 		Dir: start.Dir, Env: start.Env, Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},

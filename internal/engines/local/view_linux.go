@@ -38,7 +38,9 @@ func systemView(config Sandbox, root string, user int) *view {
 			continue // a name that is no pattern, and is not there
 		}
 		for _, path := range paths {
-			v.showSystem(path)
+			if hiding(config.Secrets, path) == "" {
+				v.showSystem(path)
+			}
 		}
 	}
 	return v
@@ -80,7 +82,7 @@ func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, space *s
 		plan.Files = append(plan.Files, sandbox.File{Path: "/etc/hosts", Text: hosts})
 	}
 	for _, m := range spec.Mounts {
-		source, writable, err := run.mountSource(c, m, config.MountRoots)
+		source, writable, err := run.mountSource(c, m, config.MountRoots, config.Secrets)
 		if err != nil {
 			return nil, err
 		}
@@ -100,7 +102,7 @@ func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, space *s
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			continue // who needs it will say so
 		}
-		if err := showable(c, dir, config.MountRoots); err != nil {
+		if err := showable(c, dir, config.MountRoots, config.Secrets); err != nil {
 			return nil, err
 		}
 		show(sandbox.Bind{Source: dir})
@@ -124,35 +126,6 @@ func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, space *s
 	return run, nil
 }
 
-// cover puts nothing over secrets that lie in what is visible.
-func (v *view) cover(secrets []string, empty string) {
-	for _, secret := range secrets {
-		resolved, err := filepath.EvalSymlinks(secret)
-		if err != nil {
-			continue
-		}
-		info, err := os.Stat(resolved)
-		if err != nil {
-			continue
-		}
-		for _, b := range slices.Clone(v.plan.Binds) {
-			source, err := filepath.EvalSymlinks(b.Source)
-			if err != nil {
-				continue
-			}
-			below, err := filepath.Rel(source, resolved)
-			if err != nil || !filepath.IsLocal(below) || below == "." {
-				continue
-			}
-			over := sandbox.Bind{Source: empty, Target: filepath.Join(b.At(), below)}
-			if !info.IsDir() {
-				over.Source = "/dev/null"
-			}
-			v.plan.Binds = append(v.plan.Binds, over)
-		}
-	}
-}
-
 // look tells whether what is shown is what it was: files are often replaced by others of the same name, and a sandbox that was
 // made before has the old one.
 func (v *view) look() string {
@@ -172,9 +145,12 @@ func (v *view) look() string {
 var reserved = []string{"/", "/proc", "/dev", "/run", "/etc", sandbox.Home, sandbox.Temp}
 
 // showable says whether a contract's directory can be shown as it is called outside.
-func showable(c *contracts.Contract, dir string, roots []string) error {
+func showable(c *contracts.Contract, dir string, roots, secrets []string) error {
 	if slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/") || strings.HasPrefix(dir, sandbox.Home+"/") && strings.HasPrefix(dir, sandbox.ArgsFile) {
 		return contracts.Errorf(contracts.SpawnFailed, "the directory %s of the contract cannot be shown to a tool in a sandbox, where %s is another one; keep tools in a directory of their own", dir, dir)
+	}
+	if secret := hiding(secrets, dir); secret != "" {
+		return secretError("the directory "+dir+" of the contract", secret)
 	}
 	if c.File != "" { // the operator's own
 		return nil
@@ -204,13 +180,16 @@ func below(roots []string, path string, write bool) bool {
 
 // mountSource resolves what a contract mounts, and looks again whether it may: links can have changed since the policy was
 // asked.
-func (v *view) mountSource(c *contracts.Contract, m contracts.Mount, roots []string) (source string, writable bool, err error) {
+func (v *view) mountSource(c *contracts.Contract, m contracts.Mount, roots, secrets []string) (source string, writable bool, err error) {
 	source = m.Source
 	if !filepath.IsAbs(source) {
 		source = filepath.Join(c.BaseDir, source)
 	}
 	if source, err = filepath.EvalSymlinks(source); err != nil {
 		return "", false, contracts.Errorf(contracts.PolicyDenied, "mounts: %s: it must be there before it can be mounted (%s)", m.Source, err)
+	}
+	if secret := hiding(secrets, source); secret != "" {
+		return "", false, secretError("mounts: "+m.Source, secret)
 	}
 	for _, taken := range reserved {
 		if m.Target == taken && taken != sandbox.Temp {

@@ -191,13 +191,16 @@ func (p *Plan) setUp(e ends) (c *calls, has enters, err error) {
 	c.attributes("/", 0, 0, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	c.add("set the umask", unix.SYS_UMASK, 0o022)
 
-	for _, l := range []limit{{unix.RLIMIT_CORE, 0}, {unix.RLIMIT_NOFILE, p.OpenFiles}, {unix.RLIMIT_MSGQUEUE, 819200}, {unix.RLIMIT_MEMLOCK, 8 << 20}} {
+	for _, l := range []limit{{unix.RLIMIT_CORE, 0}, {unix.RLIMIT_NOFILE, p.OpenFiles}, {unix.RLIMIT_MSGQUEUE, 819200}, {unix.RLIMIT_MEMLOCK, 8 << 20}, {unix.RLIMIT_NPROC, p.Processes}} {
 		if l.most > 0 || l.what == unix.RLIMIT_CORE {
 			c.limit(l)
 		}
 	}
-	if p.FileSize > 0 { // arguments may be larger
-		has.limits = append(has.limits, limit{unix.RLIMIT_FSIZE, p.FileSize})
+	// Arguments may be larger than a tool's files, and this process than its memory.
+	for _, l := range []limit{{unix.RLIMIT_FSIZE, p.FileSize}, {unix.RLIMIT_DATA, p.Data}} {
+		if l.most > 0 {
+			has.limits = append(has.limits, l)
+		}
 	}
 	c.giveUpRights()
 	has.streams = c.receive(e.sync)

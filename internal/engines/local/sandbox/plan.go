@@ -42,6 +42,8 @@ type Plan struct {
 	SharedSize int64 // bytes of /dev/shm
 	FileSize   int64 // bytes of the largest file; 0: no bound
 	OpenFiles  int64 // descriptors of a process
+	Processes  int64 // processes and threads, the first one included; 0: no bound
+	Data       int64 // bytes that a process may have of its own and write to; 0: no bound
 }
 
 // Bind makes a file or directory from outside visible.
@@ -75,7 +77,7 @@ func (p *Plan) Encode() []string {
 		return ""
 	}
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
-	list := []string{p.Root, flag(p.HostNetwork), number(int64(p.User)), number(p.WorkSize), number(p.TempSize), number(p.SharedSize), number(p.FileSize), number(p.OpenFiles),
+	list := []string{p.Root, flag(p.HostNetwork), number(int64(p.User)), number(p.WorkSize), number(p.TempSize), number(p.SharedSize), number(p.FileSize), number(p.OpenFiles), number(p.Processes), number(p.Data),
 		number(int64(len(p.Binds))), number(int64(len(p.Links))), number(int64(len(p.Files)))}
 	for _, b := range p.Binds {
 		list = append(list, b.Source, b.Target, flag(b.Write), flag(b.Exact))
@@ -116,7 +118,7 @@ func Decode(list []string) (*Plan, error) {
 		}
 		return int(n)
 	}
-	p := &Plan{Root: next(), HostNetwork: next() != "", User: int(number()), WorkSize: number(), TempSize: number(), SharedSize: number(), FileSize: number(), OpenFiles: number()}
+	p := &Plan{Root: next(), HostNetwork: next() != "", User: int(number()), WorkSize: number(), TempSize: number(), SharedSize: number(), FileSize: number(), OpenFiles: number(), Processes: number(), Data: number()}
 	binds, links, files := count(), count(), count()
 	for range binds {
 		p.Binds = append(p.Binds, Bind{Source: next(), Target: next(), Write: next() != "", Exact: next() != ""})

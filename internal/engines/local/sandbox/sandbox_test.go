@@ -12,7 +12,7 @@ import (
 func TestPlansSurviveTheWire(t *testing.T) {
 	for _, p := range []*Plan{
 		{User: -1},
-		{Root: "/r\xff", HostNetwork: true, User: 65534, WorkSize: 7, TempSize: 1, SharedSize: 2, FileSize: 3, OpenFiles: 4, Binds: []Bind{{Source: "/a", Target: "/b", Write: true, Exact: true}, {Source: "/c"}},
+		{Root: "/r\xff", HostNetwork: true, User: 65534, WorkSize: 7, TempSize: 1, SharedSize: 2, FileSize: 3, OpenFiles: 4, Processes: 5, Data: 6, Binds: []Bind{{Source: "/a", Target: "/b", Write: true, Exact: true}, {Source: "/c"}},
 			Links: []Link{{"/bin", "usr/bin"}}, Files: []File{{"/etc/x", "a\nb"}, {"/etc/empty", ""}}},
 	} {
 		list := p.Encode()

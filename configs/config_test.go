@@ -147,7 +147,6 @@ func TestProductionYAML(t *testing.T) {
 	want.NATS.Replicas = 3
 	want.Executor.DrainTimeout = contracts.Seconds(60)
 	want.Executor.DataDir = "/var/lib/executor"
-	want.Execution.EnableSandboxing = false
 	want.Execution.MaxExecutionTime = contracts.Seconds(600)
 	want.Tools.Directories = []string{"/etc/executor/tools", "/usr/share/executor/tools"}
 	want.HTTP.Listen = "0.0.0.0:8088"

@@ -24,6 +24,7 @@ import (
 
 	"github.com/praxis-sdk/executor/client"
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines/local"
 )
 
 // TestCompose builds the image and brings docker-compose.yml up, as docs/docker.md says, on the Docker daemon of this
@@ -84,7 +85,7 @@ func TestCompose(t *testing.T) {
 	c := newClient(t, nc)
 	fleet := d.fleet(c, 3)
 	for _, one := range fleet {
-		if one.Version != "0.1.0-test" || !one.Engines[contracts.EngineLocal].Ready || one.Tools == 0 {
+		if one.Version != "0.1.0-test" || !one.Engines[contracts.EngineLocal].Ready || one.Engines[contracts.EngineLocal].Tier != local.TierNamespaces || one.Tools == 0 {
 			t.Errorf("an executor: %+v", one)
 		}
 	}
@@ -284,14 +285,14 @@ func needDocker(tb testing.TB) *docker {
 		tb.Fatal(err)
 	}
 	for _, command := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
-		if out, err := d.try(append(slices.Clone(command), "version", "--short")...); err == nil {
+		if out, err := d.try(append(slices.Clone(command), "version", "--short")...); err == nil && !strings.HasPrefix(strings.TrimSpace(out), "1.") { // that does not know systempaths
 			tb.Logf("%s %s", strings.Join(command, " "), strings.TrimSpace(out))
 			d.composeCommand = append(command, "--project-name", d.name, "--project-directory", root, "--file", filepath.Join(root, "docker-compose.yml"))
 			break
 		}
 	}
 	if d.composeCommand == nil {
-		missing("this test needs Docker Compose: docker compose, or docker-compose")
+		missing("this test needs Docker Compose v2: docker compose, or docker-compose")
 	}
 	tb.Cleanup(d.cleanUp)
 	return d

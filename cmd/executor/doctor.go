@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -22,6 +23,7 @@ import (
 	"github.com/praxis-sdk/executor/internal/bus"
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
+	localengine "github.com/praxis-sdk/executor/internal/engines/local"
 	"github.com/praxis-sdk/executor/internal/executor"
 )
 
@@ -146,9 +148,15 @@ func (d *doctor) engines(config configs.Config) {
 			d.say(findingWarn, e.name, "not enabled", fmt.Sprintf("execution.%s.enabled: true, if it is to be served", e.name))
 			continue
 		}
-		engine, err := e.build(config, cmp.Or(config.Executor.DataDir, configs.DefaultDataDir(d.service)), zerolog.Nop())
+		dataDir := cmp.Or(config.Executor.DataDir, configs.DefaultDataDir(d.service))
+		tried := config
+		tried.Policy.Local.Commands = nil // a program that does nothing is of no interest there
+		engine, err := e.build(tried, dataDir, zerolog.Nop())
 		if err != nil {
 			d.say(findingFail, e.name, contracts.AsError(err).Message, "")
+			if e.name == contracts.EngineLocal {
+				d.sandboxes(tried, e, dataDir, "")
+			}
 			continue
 		}
 		exit, err := try(d.ctx, e.name, engine)
@@ -165,11 +173,84 @@ func (d *doctor) engines(config configs.Config) {
 		default:
 			d.say(findingOK, e.name, fmt.Sprintf("runs tools; isolation %s, network %s, limits %s", exit.Isolation.Tier, exit.Isolation.Network, exit.Isolation.Limits), "")
 		}
+		if e.name == contracts.EngineLocal {
+			d.limits(engine)
+			d.commands(config)
+			d.sandboxes(tried, e, dataDir, exit.Isolation.Tier)
+		}
 	}
 	for _, name := range []string{contracts.EngineDocker, contracts.EngineDagger} {
 		if !slices.ContainsFunc(engineTable, func(e engineEntry) bool { return e.name == name }) {
 			d.say(findingWarn, name, "this version cannot serve it", "")
 		}
+	}
+}
+
+// sandboxes tells of each tier but the one in use whether it works here, and what would make it work.
+func (d *doctor) sandboxes(config configs.Config, local engineEntry, dataDir, used string) {
+	config.Execution.EnableSandboxing = true
+	for _, tier := range localengine.Tiers {
+		if tier == used || tier == localengine.TierNone {
+			continue
+		}
+		config.Execution.Local.Sandbox.Mode = tier
+		engine, err := local.build(config, dataDir, zerolog.Nop())
+		if err != nil {
+			reason, _, _ := strings.Cut(contracts.AsError(err).Message, "; execution.enable_sandboxing: false")
+			d.say(findingWarn, "sandbox", reason, "")
+			continue
+		}
+		if c, ok := engine.(io.Closer); ok {
+			c.Close()
+		}
+		d.say(findingOK, "sandbox", tier+" works here, and is not what tools of the local engine are run in", "")
+	}
+}
+
+// limits tells what enforces the limits of contracts.
+func (d *doctor) limits(engine engines.Engine) {
+	limited, ok := engine.(interface {
+		Limits() (memory, cpu, pids, remedy string)
+	})
+	if !ok {
+		return
+	}
+	memory, cpu, pids, remedy := limited.Limits()
+	if memory+cpu+pids == "" {
+		return // the engine has no sandbox, which has been said
+	}
+	how := func(what, by string) string {
+		switch {
+		case by == "":
+			return what + " is refused"
+		case by == "rlimit" && what == "memory_limit":
+			return what + " by rlimit, for each process"
+		}
+		return what + " by " + by
+	}
+	state := findingOK
+	if remedy != "" {
+		state = findingWarn
+	}
+	d.say(state, "limits", strings.Join([]string{how("memory_limit", memory), how("cpu_limit", cpu), how("pids_limit", pids)}, ", "), remedy)
+}
+
+// commands looks whether the list of allowed commands can be meant.
+func (d *doctor) commands(config configs.Config) {
+	var wrong []string
+	for _, entry := range config.Policy.Local.Commands {
+		info, err := os.Stat(entry)
+		switch {
+		case err != nil:
+			wrong = append(wrong, entry+" is not there")
+		case info.IsDir() && !strings.HasSuffix(entry, "/"):
+			wrong = append(wrong, entry+" is a directory: with a slash at its end it stands for all that is in it")
+		}
+	}
+	if len(wrong) > 0 {
+		d.say(findingWarn, "commands", "policy.local.commands: "+strings.Join(wrong, "; "), "")
+	} else if n := len(config.Policy.Local.Commands); n > 0 {
+		d.say(findingOK, "commands", fmt.Sprintf("the local engine may execute what the %d entries of policy.local.commands name, and no more", n), "")
 	}
 }
 

@@ -218,26 +218,33 @@ func TestPolicyOfTheLocalEngine(t *testing.T) {
 	})
 }
 
+const (
+	noNamespacesSetting = "/proc/sys/user/max_user_namespaces"
+	noNamespacesRemedy  = "sysctl -w user.max_user_namespaces"
+)
+
+// noNamespaces starts a program where it can make no namespaces: in a user namespace of its own, whose setting is nobody
+// else's. It has the users that the sandbox needs.
+func noNamespaces(cmd *exec.Cmd) {
+	cmd.Args = append([]string{"sh", "-c", "echo 0 >" + noNamespacesSetting + ` && exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = "/bin/sh"
+	same := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: same, GidMappings: same, GidMappingsEnableSetgroups: true}
+}
+
 // An instance that can make none of the allowed sandboxes does not run tools without: a request goes to a container engine
 // with the reason, or is refused with what to do about it. Once that is done the instance serves the engine.
 func TestBelowMinTier(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED: only root can take away what a sandbox needs")
 	}
-	const setting = "/proc/sys/user/max_user_namespaces"
+	const setting = noNamespacesSetting
 	before, err := os.ReadFile(setting)
 	if err != nil {
 		t.Skipf("SKIPPED: %s", err)
 	}
-	// In a user namespace of its own the setting is nobody else's. It has the users that the sandbox needs.
-	noNamespaces := func(cmd *exec.Cmd) {
-		cmd.Args = append([]string{"sh", "-c", "echo 0 >" + setting + ` && exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
-		cmd.Path = "/bin/sh"
-		same := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: same, GidMappings: same, GidMappingsEnableSetgroups: true}
-	}
 	const config = "execution: {enable_sandboxing: true}\npolicy: {inline_contracts: true}\nlog: {level: debug, format: json}\n"
-	const remedy = "sysctl -w user.max_user_namespaces"
+	const remedy = noNamespacesRemedy
 
 	s := startNATS(t)
 	alone := startAs(t, nil, []func(*exec.Cmd){noNamespaces}, "serve", "--server", s.URL(), "--http", "off", "--data", t.TempDir(), "--config", writeFile(t, "executor.yaml", config))
@@ -324,4 +331,69 @@ func TestBelowMinTier(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+// What works here and what does not is for doctor to say, with what to do about it.
+func TestDoctorTellsOfTheSandbox(t *testing.T) {
+	needsTier(t)
+	dir := t.TempDir()
+	find := func(t *testing.T, config string, change ...func(*exec.Cmd)) map[string]finding {
+		t.Helper()
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		config += "\nnats: {urls: ['nats://127.0.0.1:1'], connect_timeout: 0.1}\nexecutor: {data_dir: '" + dir + "'}\n"
+		p := startAs(t, w, change, "doctor", "--json", "--config", writeFile(t, "executor.yaml", config))
+		w.Close()
+		var answer struct{ Findings []finding }
+		if err := json.NewDecoder(r).Decode(&answer); err != nil {
+			t.Fatal(err)
+		}
+		<-p.ended
+		found := map[string]finding{}
+		for _, f := range answer.Findings {
+			found[f.Name] = f
+		}
+		return found
+	}
+	t.Run("in use", func(t *testing.T) {
+		found := find(t, "execution: {enable_sandboxing: true}\npolicy: {local: {commands: [/usr/bin/env, /usr/lib, /nothing]}}")
+		if f := found["local"]; f.State != findingOK || !strings.Contains(f.Detail, local.TierNamespaces) {
+			t.Errorf("local: %+v", f)
+		}
+		if f := found["limits"]; !strings.Contains(f.Detail, "pids_limit by ") || (f.State == findingOK) != (f.Mend == "") {
+			t.Errorf("limits: %+v", f)
+		}
+		if f := found["commands"]; f.State != findingWarn || !strings.Contains(f.Detail, "/usr/lib is a directory") || !strings.Contains(f.Detail, "/nothing is not there") || strings.Contains(f.Detail, "/usr/bin/env") {
+			t.Errorf("commands: %+v", f)
+		}
+		if f, ok := found["sandbox"]; ok && strings.HasPrefix(f.Detail, local.TierNamespaces) {
+			t.Errorf("a tier that is in use is told of twice: %+v", f)
+		}
+	})
+	t.Run("not in use", func(t *testing.T) {
+		found := find(t, "execution: {enable_sandboxing: false}\npolicy: {local: {commands: [/usr/bin/]}}")
+		if f := found["sandbox"]; f.State != findingOK || !strings.Contains(f.Detail, local.TierNamespaces+" works here") {
+			t.Errorf("sandbox: %+v", f)
+		}
+		if f, ok := found["limits"]; ok {
+			t.Errorf("limits where there are none: %+v", f)
+		}
+		if f := found["commands"]; f.State != findingOK {
+			t.Errorf("commands: %+v", f)
+		}
+	})
+	t.Run("not possible", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("SKIPPED: only root can take away what a sandbox needs")
+		}
+		found := find(t, "execution: {enable_sandboxing: true}", noNamespaces)
+		for _, name := range []string{"local", "sandbox"} {
+			if f := found[name]; f.State == findingOK || !strings.Contains(f.Detail, noNamespacesRemedy) {
+				t.Errorf("%s: %+v", name, f)
+			}
+		}
+	})
 }

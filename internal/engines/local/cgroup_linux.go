@@ -86,6 +86,9 @@ func (g *groups) works(h hierarchy) bool {
 		return false
 	}
 	defer unix.Rmdir(dir)
+	if kind, err := os.ReadFile(filepath.Join(dir, "cgroup.type")); err == nil && string(bytes.TrimSpace(kind)) != "domain" {
+		return false // for threads alone
+	}
 	for _, controller := range h.controllers {
 		file := map[string]string{memoryController: "memory.limit_in_bytes", cpuController: "cpu.cfs_quota_us", pidsController: "pids.max"}[controller]
 		if h.unified {
@@ -135,6 +138,9 @@ func findHierarchies(cgroup, mountinfo string) (found []hierarchy) {
 			return // a mount of another part
 		}
 		h.dir = filepath.Join(unescape(fields[4]), below)
+		if h.unified && filepath.Base(h.dir) == ownLeaf {
+			h.dir = filepath.Dir(h.dir)
+		}
 		key := strings.Join(h.controllers, ",")
 		if _, err := os.Stat(h.dir); err == nil && !taken[key] {
 			taken[key] = true
@@ -161,38 +167,47 @@ func eachLine(file string, take func(string)) {
 }
 
 // ownLeaf is where an executor moves itself that was delegated a cgroup: of version 2, one with processes of its own may not
-// have controllers for others.
+// have controllers for others. It is not undone: other engines of this process, and executors after it, find themselves
+// there.
 const ownLeaf = "executor-itself"
 
 // delegate makes the controllers of a version 2 cgroup available below it, and says which are.
+//
+// Whoever has processes of its own goes out of the way first. The kernel refuses such a cgroup the controller of memory, but
+// not those of cpu and processes, which can also bound threads: then no process could be put into the cgroups below.
 func (h hierarchy) delegate() (available []string) {
 	has := func(file string) []string {
 		text, _ := os.ReadFile(filepath.Join(h.dir, file))
 		return strings.Fields(string(text))
 	}
-	enable := func() {
-		for _, controller := range []string{memoryController, cpuController, pidsController} {
-			if slices.Contains(has("cgroup.controllers"), controller) && !slices.Contains(has("cgroup.subtree_control"), controller) {
-				_ = os.WriteFile(filepath.Join(h.dir, "cgroup.subtree_control"), []byte("+"+controller), 0) // seen below
-			}
-		}
+	wanted := slices.DeleteFunc(has("cgroup.controllers"), func(c string) bool {
+		return c != memoryController && c != cpuController && c != pidsController
+	})
+	if len(wanted) == 0 {
+		return nil
 	}
-	enable()
-	if h.alone() && len(has("cgroup.subtree_control")) == 0 && len(has("cgroup.controllers")) > 0 {
+	_, err := os.Stat(filepath.Join(h.dir, "cgroup.type"))
+	if root := errors.Is(err, os.ErrNotExist); !root && len(has("cgroup.procs")) > 0 {
+		if !h.alone() {
+			return nil
+		}
 		leaf := filepath.Join(h.dir, ownLeaf)
-		if err := os.Mkdir(leaf, 0o755); err == nil || errors.Is(err, os.ErrExist) {
-			for _, pid := range has("cgroup.procs") {
-				_ = os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(pid), 0) // what stays keeps the next from working
-			}
-			enable()
+		if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil
+		}
+		for _, pid := range has("cgroup.procs") {
+			_ = os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(pid), 0) // seen below
+		}
+		if len(has("cgroup.procs")) > 0 {
+			return nil
 		}
 	}
-	for _, controller := range has("cgroup.subtree_control") {
-		if controller == memoryController || controller == cpuController || controller == pidsController {
-			available = append(available, controller)
+	for _, controller := range wanted {
+		if !slices.Contains(has("cgroup.subtree_control"), controller) {
+			_ = os.WriteFile(filepath.Join(h.dir, "cgroup.subtree_control"), []byte("+"+controller), 0) // seen below
 		}
 	}
-	return available
+	return slices.DeleteFunc(wanted, func(c string) bool { return !slices.Contains(has("cgroup.subtree_control"), c) })
 }
 
 // alone reports whether all processes of the cgroup are this one and its children: others are not ours to move.

@@ -42,6 +42,9 @@ func (*Engine) Run(context.Context, *engines.Job, io.Writer, io.Writer) (engines
 // Tier says nothing.
 func (*Engine) Tier() string { return "" }
 
+// Limits says nothing.
+func (*Engine) Limits() (memory, cpu, pids, remedy string) { return "", "", "", "" }
+
 // ShimInvoked reports false: no shim runs here.
 func ShimInvoked() bool { return false }
 

@@ -11,14 +11,13 @@ import (
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
-	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
 
 // workingDirectory is the contract's cwd, relative to its base directory; without one, the run's own directory.
 func workingDirectory(c *contracts.Contract, spec *contracts.LocalSpec, see *view, own string) (string, error) {
 	if spec.Cwd == "" {
 		if see != nil {
-			own = sandbox.Home
+			own = see.home
 		}
 		return own, nil
 	}

@@ -4,6 +4,8 @@
 //
 //	engine_linux.go      Check, Ready, Run: the way of one run
 //	tier_linux.go        how far tools are kept apart from the host: what works here
+//	bubblewrap_linux.go  the tier in which another program makes namespaces
+//	landlock_linux.go    the tier that does without
 //	workspace_linux.go   its private directories, the file of its arguments, its named caches
 //	untouched_linux.go   whether those can serve another run
 //	view_linux.go        what a tool in a sandbox sees of the host
@@ -38,21 +40,24 @@ import (
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
-	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
 
 var _ engines.Engine = (*Engine)(nil)
 
 // Engine is the local engine. Close ends its helpers and removes its directory.
 type Engine struct {
-	config  Config
-	log     zerolog.Logger
-	space   *space
-	shims   *supervisor
-	tier    string
-	view    *view   // what all tools see; nil: everything
-	cgroups *groups // nil: there are none
-	closing sync.Once
+	config   Config
+	log      zerolog.Logger
+	space    *space
+	shims    *supervisor
+	tier     string
+	weaker   []string // why no stronger one is used
+	detail   string   // by what the tier is enforced
+	lacks    []string // what it does not do here that it does elsewhere
+	noMounts bool
+	view     *view   // what all tools see; nil: everything
+	cgroups  *groups // nil: there are none
+	closing  sync.Once
 }
 
 // New makes the engine: it creates its directory below config.DataDir and removes what dead executors left there. A
@@ -76,6 +81,10 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 
 // Tier is how far tools are kept apart from the host: one of Tiers.
 func (e *Engine) Tier() string { return e.tier }
+
+// TierDetail says by what the tier is enforced, what it lacks on this machine, and why no stronger one is used, each with what
+// can be done about it; all are empty where there is nothing to say.
+func (e *Engine) TierDetail() (by string, lacks, weaker []string) { return e.detail, e.lacks, e.weaker }
 
 // prepareNamespaces makes the engine run tools in namespaces of their own.
 func (e *Engine) prepareNamespaces() error {
@@ -109,35 +118,46 @@ func (e *Engine) Check(c *contracts.Contract) error {
 	if !ok {
 		return contracts.Errorf(contracts.Unsupported, "the contract of %s has no engine_spec for the local engine", c.Name)
 	}
-	cannot := e.cannot(spec)
+	cannot := e.cannot(c, spec)
 	if len(cannot) == 0 {
 		return nil
 	}
 	slices.Sort(cannot)
 	what := "runs ordinary processes here and"
 	if e.view != nil {
-		what = "has no cgroups here and"
+		what = "in its sandbox " + e.tier
 	}
 	return contracts.Errorf(contracts.Unsupported, "the local engine %s cannot enforce %s; leave that out or use an engine that can", what, joinWords(cannot))
 }
 
 // cannot lists what of a spec cannot be done.
-func (e *Engine) cannot(spec *contracts.LocalSpec) (list []string) {
+func (e *Engine) cannot(c *contracts.Contract, spec *contracts.LocalSpec) (list []string) {
 	ordinary := e.view == nil
+	links := ordinary || e.view.inPlace
 	for what, asked := range map[string]bool{
-		"memory_limit":                 spec.MemoryLimit != 0 && !e.limits(memoryController),
-		"cpu_limit":                    spec.CPULimit != 0 && !e.limits(cpuController),
-		"pids_limit":                   spec.PidsLimit != 0 && !e.limits(pidsController),
-		"mounts":                       ordinary && len(spec.Mounts) > 0,
+		e.without(memoryController): spec.MemoryLimit != 0 && !e.limits(memoryController),
+		e.without(cpuController):    spec.CPULimit != 0 && !e.limits(cpuController),
+		e.without(pidsController):   spec.PidsLimit != 0 && !e.limits(pidsController),
+		"mounts":                    ordinary && len(spec.Mounts) > 0,
+		"mounts, for which bubblewrap 0.10 or later is needed":                                              e.noMounts && len(spec.Mounts) > 0,
+		"mounts elsewhere than where they are: there is no view of files that could differ from the host's": links && !ordinary && slices.ContainsFunc(spec.Mounts, func(m contracts.Mount) bool { return sameElsewhere(c, m) }),
 		"network: " + spec.Network:     spec.Network != "" && spec.Network != "host" && (ordinary || spec.Network != "none"),
-		"cache_mounts outside of HOME": ordinary && slices.ContainsFunc(spec.CacheMounts, func(c contracts.CacheMount) bool { return !strings.HasPrefix(c.Path, "~/") }),
-		"cache_mounts that overlap":    overlap(spec.CacheMounts, ordinary),
+		"cache_mounts outside of HOME": links && slices.ContainsFunc(spec.CacheMounts, func(c contracts.CacheMount) bool { return !strings.HasPrefix(c.Path, "~/") }),
+		"cache_mounts that overlap":    overlap(spec.CacheMounts, links),
 	} {
 		if asked {
 			list = append(list, what)
 		}
 	}
 	return list
+}
+
+// without names a limit that a sandbox has only by cgroups.
+func (e *Engine) without(controller string) string {
+	if e.view == nil {
+		return controller + "_limit"
+	}
+	return controller + "_limit, for which there are no cgroups here"
 }
 
 // overlap reports whether one cache would be where another is, or be all of HOME. Without a sandbox it may not lie in
@@ -179,11 +199,17 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	var see *view
 	argsFile := work.argsFile
 	if e.view != nil {
-		exit.Isolation.Tier = TierNamespaces
-		if see, err = e.view.forRun(job.Contract, spec, work, e.config.Sandbox); err != nil {
+		see = e.view
+		if see.inPlace {
+			see, err = see.forRunInPlace(job.Contract, spec, work, e.config.Sandbox)
+		} else {
+			see, err = see.forRun(job.Contract, spec, work, e.config.Sandbox)
+		}
+		if err != nil {
+			work.spoiled = e.view.inPlace
 			return exit, err
 		}
-		argsFile = sandbox.ArgsFile
+		argsFile = see.argsFile
 		if !see.plan.HostNetwork {
 			exit.Isolation.Network = "none"
 		}
@@ -193,7 +219,7 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	}
 
 	variables := contracts.Environment{
-		Base:     e.base(work),
+		Base:     e.base(work, see),
 		Contract: spec.Env, Passthrough: job.Passthrough,
 		Args: job.Args, Context: job.Context,
 		ArgsEnv: job.Contract.ArgsEnv, Declared: job.Contract.Parameters.Names(),
@@ -222,7 +248,7 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	exit.Isolation.Limits = e.limitsOf(group, see)
 	if see != nil {
 		see.plan.Cgroups = group.dirs()
-		start.Box = see.plan.Encode()
+		start.Box, start.Tier = see.plan.Encode(), e.tier
 	}
 
 	streams, err := openStreams(job.Stdin, spec.Captures())
@@ -273,10 +299,10 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 }
 
 // base is the environment every tool starts from. Nothing of the executor's own is in it.
-func (e *Engine) base(work *workspace) map[string]string {
+func (e *Engine) base(work *workspace, see *view) map[string]string {
 	base := map[string]string{"PATH": e.config.Path, "HOME": work.dir, "TMPDIR": work.tmp, "LANG": "C.UTF-8"}
-	if e.view != nil {
-		base["HOME"], base["TMPDIR"] = sandbox.Home, sandbox.Temp
+	if see != nil {
+		base["HOME"], base["TMPDIR"] = see.home, see.temp
 	}
 	maps.Copy(base, e.config.Env)
 	return base

@@ -27,7 +27,7 @@ import (
 // newEngine makes an engine with a data directory of its own, which ends with the test.
 func newEngine(tb testing.TB, change ...func(*Config)) *Engine {
 	tb.Helper()
-	config := Config{DataDir: filepath.Join(tb.TempDir(), "data"), Path: DefaultPath, KillGrace: 300 * time.Millisecond}
+	config := Config{DataDir: filepath.Join(openDir(tb), "data"), Path: DefaultPath, KillGrace: 300 * time.Millisecond}
 	for _, c := range change {
 		c(&config)
 	}
@@ -37,6 +37,18 @@ func newEngine(tb testing.TB, change ...func(*Config)) *Engine {
 	}
 	tb.Cleanup(func() { e.Close() })
 	return e
+}
+
+// openDir is a directory of the test that all users get to.
+func openDir(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // job makes a run of a command.

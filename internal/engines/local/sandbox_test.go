@@ -23,22 +23,50 @@ import (
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
 	"github.com/praxis-sdk/executor/internal/engines/enginetest"
+	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
 
 // sandboxed makes an engine run tools in namespaces, where the testtool is visible.
-func sandboxed(tb testing.TB) func(*Config) {
+func sandboxed(tb testing.TB) func(*Config) { return in(tb, TierNamespaces) }
+
+// in makes an engine run tools in a tier, where the testtool is visible. The test is skipped where the machine has not got what
+// that needs; that it is to have it, and every test that was skipped is a failure, says who runs them (.ci/run).
+func in(tb testing.TB, tier string) func(*Config) {
 	tb.Helper()
+	if tier == TierNone {
+		return func(*Config) {}
+	}
 	tool := toolDir(tb)
+	if why := offered(tier); why != "" {
+		tb.Skipf("SKIPPED: this machine does not offer the tier %s: %s", tier, why)
+	}
 	return func(c *Config) {
 		c.Sandboxing, c.Sandbox = true, DefaultSandbox()
+		c.Sandbox.Mode = tier
 		c.Sandbox.Paths = append(c.Sandbox.Paths, tool)
 	}
 }
 
-// eachTier runs a test without a sandbox and in one.
+// offered says why the machine does not offer a tier; "" where it does, or where it should.
+func offered(tier string) string {
+	switch tier {
+	case TierBubblewrap:
+		if _, err := findBubblewrap(bubblewrapPlaces); err != nil {
+			return err.Error()
+		}
+	case TierLandlock:
+		if abi, err := sandbox.LandlockABI(); err != nil || abi < sandbox.MinLandlockABI {
+			return fmt.Sprintf("Landlock ABI %d, %v", abi, err)
+		}
+	}
+	return ""
+}
+
+// eachTier runs a test in all tiers.
 func eachTier(t *testing.T, test func(*testing.T, func(*Config))) {
-	t.Run(TierNone, func(t *testing.T) { test(t, func(*Config) {}) })
-	t.Run(TierNamespaces, func(t *testing.T) { test(t, sandboxed(t)) })
+	for _, tier := range Tiers {
+		t.Run(tier, func(t *testing.T) { test(t, in(t, tier)) })
+	}
 }
 
 func shell(text string) *engines.Job { return job("/bin/sh", "-c", text) }

@@ -28,7 +28,7 @@ const (
 // ShimInvoked reports whether this process was started as a shim. The program, and every test binary that uses the
 // engine, asks first thing and calls ShimMain if so.
 func ShimInvoked() bool {
-	return len(os.Args) == 1 && (os.Args[0] == shimName || os.Args[0] == probeFile)
+	return len(os.Args) == 1 && (os.Args[0] == shimName || os.Args[0] == probeFile) || len(os.Args) == 2 && os.Args[1] == probeFile
 }
 
 // ShimMain runs tools for the executor at the other end of the socket until that closes, then exits the process.
@@ -36,7 +36,7 @@ func ShimInvoked() bool {
 // It is one loop on one thread, with system calls that block: the parent-death signal of a tool belongs to the thread
 // that forked, and nothing here must wait for a scheduler.
 func ShimMain() {
-	if os.Args[0] == probeFile {
+	if os.Args[len(os.Args)-1] == probeFile {
 		os.Exit(0)
 	}
 	runtime.LockOSThread()
@@ -123,9 +123,11 @@ func heedAllSignals() {
 type shim struct {
 	first int // the tool's first process, or that of its sandbox
 	box   *sandbox.Process
-	over  bool // it has ended and was collected
-	asked bool // for the end of the tool
-	alone bool // the executor is gone
+	boxed bool  // first is the first process of its sandbox, not the tool
+	room  *room // its namespaces, where another program made them
+	over  bool  // it has ended and was collected
+	asked bool  // for the end of the tool
+	alone bool  // the executor is gone
 	ended ended
 }
 
@@ -170,15 +172,41 @@ func (s *shim) run(start startRequest, files []int) {
 func (s *shim) startBox(start startRequest, files []int) error {
 	plan, err := sandbox.Decode(start.Box)
 	if err == nil {
-		s.box, err = sandbox.Start(plan, sandbox.Tool{Path: start.Path, Argv: start.Argv, Env: start.Env, Dir: start.Dir, Streams: [3]int(files)})
+		tool := sandbox.Tool{Path: start.Path, Argv: start.Argv, Env: start.Env, Dir: start.Dir, Streams: [3]int(files)}
+		switch start.Tier {
+		case TierNamespaces:
+			s.box, err = sandbox.Start(plan, tool)
+			s.boxed = true
+		case TierBubblewrap:
+			if s.room, err = openRoom(plan); err == nil {
+				s.tellBox(s.room.first)
+				s.box, err = sandbox.Enter(plan, s.room.pidfd, tool)
+			}
+		case TierLandlock:
+			s.box, err = sandbox.Restrict(plan, tool)
+		default:
+			err = fmt.Errorf("there is no tier %q", start.Tier)
+		}
 	}
 	if err != nil {
+		s.endAll() // of what was to hold it
 		s.ended.Step = "start"
+		var failed *sandbox.StepError
+		if errors.As(err, &failed) {
+			s.ended.Step, err = failed.Step, failed.Errno
+		}
 		return err
 	}
 	s.first = s.box.PID
-	_ = sendFrame(frameBegun, binary.LittleEndian.AppendUint32(nil, uint32(s.first))) // who is gone is missed soon enough
+	if s.boxed {
+		s.tellBox(s.first)
+	}
 	return nil
+}
+
+// tellBox says which the first process of a sandbox is.
+func (s *shim) tellBox(pid int) {
+	_ = sendFrame(frameBegun, binary.LittleEndian.AppendUint32(nil, uint32(pid))) // who is gone is missed soon enough
 }
 
 // heed takes what the sandbox said about itself. Where it said nothing it was killed, and its end is that of the tool.
@@ -226,17 +254,17 @@ func (s *shim) await(pidfd int) {
 			return
 		case kind == frameTerm:
 			s.asked = true
-			if s.box == nil {
+			if !s.boxed {
 				unix.Kill(-s.first, unix.SIGTERM)
 			}
 			for _, p := range descendants(os.Getpid()) {
-				if group, err := unix.Getpgid(p.pid); err == nil && group != s.first && p.pid != s.first {
+				if group, err := unix.Getpgid(p.pid); err == nil && group != s.first && p.pid != s.first && !s.room.holds(p.pid) {
 					p.signal(unix.SIGTERM)
 				}
 			}
 		case kind == frameKill:
 			s.asked = true
-			if s.box == nil {
+			if !s.boxed {
 				return
 			}
 			// The first process of the sandbox sees its tool die, and ends the others: so it can say what they used. Where it
@@ -298,6 +326,7 @@ func readPeak() int64 {
 
 // endAll ends all descendants and collects them.
 func (s *shim) endAll() {
+	s.endRoom()
 	var tree hunt
 	for round := 1; !s.reap(); round++ {
 		killChildren()

@@ -41,6 +41,7 @@ type shimProcess struct {
 	gone    chan struct{} // closed: the process has ended
 	used    time.Time
 	box     int // first process of the sandbox of the current run; 0: there is none, or it is not known yet
+	boxName string
 }
 
 func newSupervisor(log zerolog.Logger) *supervisor { return &supervisor{log: log} }
@@ -94,20 +95,25 @@ func (s *supervisor) discard(one *shimProcess) {
 	one.process.Signal(unix.SIGCONT)
 	<-one.gone
 	if one.box != 0 {
-		awaitBox(one.box)
+		awaitBox(one.box, one.boxName)
 	}
 }
 
 // awaitBox waits for the end of a sandbox whose shim is gone: the kernel ends its first process with the shim, and all
 // others with that, but not at once.
-func awaitBox(pid int) {
-	for end := time.Now().Add(huntingTime); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		// Only the processes of sandboxes and shims are called so; who got the id later is not.
-		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil || string(name) != shimName+"\x00" {
+func awaitBox(pid int, name string) {
+	for end := time.Now().Add(huntingTime); time.Now().Before(end) && name != ""; time.Sleep(time.Millisecond) {
+		if boxName(pid) != name {
 			return
 		}
 	}
+}
+
+// boxName is what the first process of a sandbox was called with, which hardly anybody is who gets its id later; "" where it has
+// ended.
+func boxName(pid int) string {
+	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return string(name)
 }
 
 // retire ends shims that were idle for long.
@@ -179,7 +185,7 @@ func (s *supervisor) start() (*shimProcess, error) {
 // SIGKILL after the grace. begun is called once the tool has its streams. An error means that the shim failed.
 func (p *shimProcess) run(ctx context.Context, start startRequest, streams *streams, grace time.Duration, begun func()) (ended, error) {
 	rights := unix.UnixRights(int(streams.files[0].Fd()), int(streams.files[1].Fd()), int(streams.files[2].Fd()))
-	p.box = 0
+	p.box, p.boxName = 0, ""
 	frame := frameOf(frameStart, start.encode())
 	n, _, err := p.socket.WriteMsgUnix(frame, rights, nil)
 	if err == nil && n < len(frame) {
@@ -243,6 +249,7 @@ func (p *shimProcess) read() (e ended, err error) {
 			return e, errors.New("sent a broken message")
 		}
 		p.box = int(binary.LittleEndian.Uint32(text))
+		p.boxName = boxName(p.box)
 	}
 }
 

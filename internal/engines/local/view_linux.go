@@ -19,6 +19,9 @@ import (
 type view struct {
 	plan sandbox.Plan
 	user int // whom the tool is outside; below 0: the executor's user
+
+	inPlace              bool   // files are where they are on the host
+	home, temp, argsFile string // where a run has them, as it sees them
 }
 
 // systemView is what all tools see.
@@ -63,7 +66,7 @@ const hosts = "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost\n"
 
 // forRun adds what one run sees. An error says that its contract asks for what it may not have.
 func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, work *workspace, config Sandbox) (*view, error) {
-	run := &view{plan: v.plan, user: v.user}
+	run := &view{plan: v.plan, user: v.user, home: sandbox.Home, temp: sandbox.Temp, argsFile: sandbox.ArgsFile}
 	plan := &run.plan
 	plan.Binds, plan.Files = slices.Clone(plan.Binds), slices.Clone(plan.Files)
 	plan.HostNetwork = spec.Network == "host"
@@ -77,31 +80,8 @@ func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, work *wo
 	} else {
 		plan.Files = append(plan.Files, sandbox.File{Path: "/etc/hosts", Text: hosts})
 	}
-	for _, m := range spec.Mounts {
-		source, writable, err := run.mountSource(c, m, config.MountRoots)
-		if err != nil {
-			return nil, err
-		}
-		show(sandbox.Bind{Source: source, Target: m.Target, Write: writable, Exact: true})
-	}
-	dirs := []string{c.BaseDir}
-	if spec.Cwd != "" && filepath.IsAbs(spec.Cwd) {
-		dirs = append(dirs, spec.Cwd)
-	}
-	for _, dir := range dirs {
-		if dir = filepath.Clean(dir); dir == "." {
-			continue
-		}
-		if _, visible := run.outside(dir); visible {
-			continue
-		}
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			continue // who needs it will say so
-		}
-		if err := showable(c, dir, config.MountRoots); err != nil {
-			return nil, err
-		}
-		show(sandbox.Bind{Source: dir})
+	if err := run.showContract(c, spec, config); err != nil {
+		return nil, err
 	}
 	show(sandbox.Bind{Source: work.dir, Target: sandbox.Home, Write: true})
 	show(sandbox.Bind{Source: work.argsFile, Target: sandbox.ArgsFile})
@@ -118,6 +98,37 @@ func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, work *wo
 	}
 	run.cover(config.Secrets, plan.Root)
 	return run, nil
+}
+
+// showContract adds what a contract wants to be seen: its mounts and directories.
+func (v *view) showContract(c *contracts.Contract, spec *contracts.LocalSpec, config Sandbox) error {
+	for _, m := range spec.Mounts {
+		source, writable, err := v.mountSource(c, m, config.MountRoots)
+		if err != nil {
+			return err
+		}
+		v.plan.Binds = append(v.plan.Binds, sandbox.Bind{Source: source, Target: m.Target, Write: writable, Exact: true})
+	}
+	dirs := []string{c.BaseDir}
+	if spec.Cwd != "" && filepath.IsAbs(spec.Cwd) {
+		dirs = append(dirs, spec.Cwd)
+	}
+	for _, dir := range dirs {
+		if dir = filepath.Clean(dir); dir == "." {
+			continue
+		}
+		if _, visible := v.outside(dir); visible {
+			continue
+		}
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			continue // who needs it will say so
+		}
+		if err := showable(c, dir, config.MountRoots); err != nil {
+			return err
+		}
+		v.plan.Binds = append(v.plan.Binds, sandbox.Bind{Source: dir})
+	}
+	return nil
 }
 
 // cover puts nothing over secrets that lie in what is visible.

@@ -35,6 +35,7 @@ type startRequest struct {
 	Dir    string
 	Remove string   // directory to remove if the executor dies meanwhile; "" for none
 	Box    []string // a sandbox.Plan, encoded; none: an ordinary process
+	Tier   string   // how that is to be made
 }
 
 // ended is how it went.
@@ -52,14 +53,14 @@ type ended struct {
 // UTF-8: paths and variables of the operator may be any bytes.
 func (r startRequest) encode() []byte {
 	size := 0
-	for _, list := range [][]string{{r.Path, r.Dir, r.Remove}, r.Argv, r.Env, r.Box} {
+	for _, list := range [][]string{{r.Path, r.Dir, r.Remove, r.Tier}, r.Argv, r.Env, r.Box} {
 		size += 4
 		for _, s := range list {
 			size += 4 + len(s)
 		}
 	}
 	text := make([]byte, 0, size)
-	for _, list := range [][]string{{r.Path, r.Dir, r.Remove}, r.Argv, r.Env, r.Box} {
+	for _, list := range [][]string{{r.Path, r.Dir, r.Remove, r.Tier}, r.Argv, r.Env, r.Box} {
 		text = binary.LittleEndian.AppendUint32(text, uint32(len(list)))
 		for _, s := range list {
 			text = binary.LittleEndian.AppendUint32(text, uint32(len(s)))
@@ -99,11 +100,11 @@ func decodeStart(text []byte) (r startRequest, err error) {
 		return strings
 	}
 	names, argv, env, box := list(), list(), list(), list()
-	if err != nil || len(names) != 3 || len(text) > 0 {
+	if err != nil || len(names) != 4 || len(text) > 0 {
 		return startRequest{}, errBroken
 	}
 	if len(box) == 0 {
 		box = nil
 	}
-	return startRequest{Path: names[0], Dir: names[1], Remove: names[2], Argv: argv, Env: env, Box: box}, nil
+	return startRequest{Path: names[0], Dir: names[1], Remove: names[2], Tier: names[3], Argv: argv, Env: env, Box: box}, nil
 }

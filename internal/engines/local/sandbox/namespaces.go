@@ -175,23 +175,7 @@ func (p *Plan) setUp(e ends) (*calls, error) {
 	c.attributes("/", 0, 0, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	c.add("set the umask", unix.SYS_UMASK, 0o022)
 
-	for _, l := range []struct {
-		what     int
-		size     int64
-		optional bool
-	}{{unix.RLIMIT_CORE, 0, false}, {unix.RLIMIT_NOFILE, p.OpenFiles, true}, {unix.RLIMIT_FSIZE, p.FileSize, true}, {unix.RLIMIT_MSGQUEUE, 819200, true}, {unix.RLIMIT_MEMLOCK, 8 << 20, true}} {
-		if l.size == 0 && l.what != unix.RLIMIT_CORE {
-			continue
-		}
-		limit := uint64(l.size)
-		var now unix.Rlimit
-		if unix.Getrlimit(l.what, &now) == nil {
-			limit = min(limit, now.Max) // only lower ones can be set
-		}
-		both := []uint64{limit, limit}
-		c.pins = append(c.pins, both)
-		c.add("set a limit of the process", unix.SYS_PRLIMIT64, 0, l.what, uintptr(unsafe.Pointer(&both[0])), 0)
-	}
+	p.limits(c)
 	c.giveUpRights()
 	return c, nil
 }
@@ -314,13 +298,8 @@ func (c *calls) giveUpRights() {
 	c.pins = append(c.pins, header)
 	c.add("give up capabilities", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header[0])), make([]byte, 24))
 	c.add("forbid new rights", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-	program := judge
-	list := []unix.SockFprog{{Len: uint16(len(program)), Filter: &program[0]}}
-	c.pins = append(c.pins, list, program)
-	c.add("filter system calls", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&list[0])))
+	c.filter(judge)
 }
-
-var judge = filter()
 
 func lastCapability() int {
 	if text, err := os.ReadFile("/proc/sys/kernel/cap_last_cap"); err == nil {

@@ -3,7 +3,6 @@
 package sandbox
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
 	"runtime"
@@ -31,6 +30,7 @@ type Process struct {
 	status int
 	setUp  *calls
 	tool   *calls
+	early  Report // what was heard before it was asked for
 }
 
 // Report is how it went, to be asked for when the process has ended.
@@ -151,25 +151,9 @@ func writeTo(file, text string) error {
 func (p *Process) Report() Report {
 	defer unix.Close(p.sync)
 	defer unix.Close(p.status)
-	text := make([]byte, reportSize)
-	n, err := unix.Read(p.status, text)
-	if err != nil || n != reportSize {
-		return Report{}
+	if p.early.Failed {
+		return p.early
 	}
-	kind, value, errno := binary.NativeEndian.Uint32(text), binary.NativeEndian.Uint32(text[4:]), binary.NativeEndian.Uint32(text[8:])
-	list := p.setUp
-	switch kind {
-	case reportExited:
-		return Report{Ended: true, Status: syscall.WaitStatus(value)}
-	case reportExec:
-		list = p.tool
-	case reportSetUp:
-	default:
-		return Report{}
-	}
-	r := Report{Failed: true, Errno: syscall.Errno(errno)}
-	if int(value) < len(list.what) {
-		r.Step = list.what[value]
-	}
+	_, r, _ := p.hear()
 	return r
 }

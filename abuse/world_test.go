@@ -234,6 +234,7 @@ type canary struct {
 	cmd    *exec.Cmd
 	lines  chan string
 	limits string
+	nice   string
 }
 
 func newCanary(t *testing.T, attacker, secret string, uid int) *canary {
@@ -260,7 +261,7 @@ func newCanary(t *testing.T, attacker, secret string, uid int) *canary {
 	if line := <-c.lines; line != "up" {
 		t.Fatalf("the process to be attacked said %q", line)
 	}
-	c.limits = c.read("limits")
+	c.limits, c.nice = c.read("limits"), statOf(c.cmd.Process.Pid).nice
 	return c
 }
 
@@ -274,7 +275,7 @@ func (c *canary) disturbed() (found []string) {
 	if stat := statOf(c.cmd.Process.Pid); stat.state == "T" || stat.state == "t" {
 		found = append(found, "was stopped")
 		c.cmd.Process.Signal(unix.SIGCONT)
-	} else if stat.nice != "0" {
+	} else if stat.nice != c.nice {
 		found = append(found, "has the nice value "+stat.nice)
 	}
 	if limits := c.read("limits"); limits != c.limits {

@@ -184,6 +184,7 @@ func probe(t *testing.T, b binaries, tier string, uid int) string {
 		why = fmt.Sprintf("true ends with %d %s", event.Report.Exit.Code, event.Report.Error)
 	}
 	e.stop(t)
+	w.process.end() // attempts are to find no other than theirs
 	return why
 }
 

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -235,6 +236,7 @@ type canary struct {
 	lines  chan string
 	limits string
 	nice   string
+	end    func()
 }
 
 func newCanary(t *testing.T, attacker, secret string, uid int) *canary {
@@ -247,11 +249,12 @@ func newCanary(t *testing.T, attacker, secret string, uid int) *canary {
 	stdout, err := c.cmd.StdoutPipe()
 	must(t, err)
 	must(t, c.cmd.Start())
-	t.Cleanup(func() {
+	c.end = sync.OnceFunc(func() {
 		stdin.Close()
 		c.cmd.Process.Signal(unix.SIGCONT)
 		c.cmd.Wait()
 	})
+	t.Cleanup(c.end)
 	go func() {
 		defer close(c.lines)
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {

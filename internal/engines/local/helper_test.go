@@ -112,7 +112,8 @@ type helper struct {
 	Capture bool // else capture_output is false
 	Sandbox bool // with the directory of the testtool visible
 	MinTier string
-	Times   int // how often; 0: once
+	Tier    string // the one to use; "": auto
+	Times   int    // how often; 0: once
 }
 
 func helperMain() {
@@ -123,6 +124,9 @@ func helperMain() {
 	}
 	config := Config{DataDir: h.DataDir, Path: DefaultPath, KillGrace: time.Second, Sandboxing: h.Sandbox, Sandbox: DefaultSandbox()}
 	config.Sandbox.Paths = []string{filepath.Dir(os.Args[1])}
+	if h.Tier != "" {
+		config.Sandbox.Mode = h.Tier
+	}
 	if h.MinTier != "" {
 		config.Sandbox.MinTier = h.MinTier
 	}

@@ -137,6 +137,7 @@ func (v *view) carve(secrets []string) error {
 		if err != nil || len(entries)+len(binds)+len(v.plan.Binds) > mostParts {
 			return contracts.Errorf(contracts.SpawnFailed, "%s holds files of the executor that tools may not see, and cannot be shown in parts; move them, or the tool, elsewhere", b.Source)
 		}
+		v.parts = append(v.parts, b.At(), source)
 		for _, entry := range entries {
 			part := filepath.Join(source, entry.Name())
 			if entry.Type()&os.ModeSymlink == 0 && !slices.Contains(inside, part) {

@@ -20,8 +20,9 @@ type view struct {
 	plan sandbox.Plan
 	user int // whom the tool is outside; below 0: the executor's user
 
-	inPlace              bool   // files are where they are on the host
-	home, temp, argsFile string // where a run has them, as it sees them
+	inPlace              bool     // files are where they are on the host
+	parts                []string // directories of which not all is seen, and which cannot be listed
+	home, temp, argsFile string   // where a run has them, as it sees them
 }
 
 // systemView is what all tools see.
@@ -222,6 +223,9 @@ func (v *view) outside(path string) (string, bool) {
 		return path, true
 	}
 	path = filepath.Clean(path)
+	if slices.Contains(v.parts, path) {
+		return path, true
+	}
 	for _, l := range v.plan.Links {
 		if rest, ok := strings.CutPrefix(path+"/", l.Path+"/"); ok {
 			text := l.Text
@@ -249,7 +253,7 @@ func within(dir, path string) bool { return path == dir || strings.HasPrefix(pat
 
 // shows reports whether a file of the host is in what the tool sees.
 func (v *view) shows(resolved string) bool {
-	return v == nil || slices.ContainsFunc(v.plan.Binds, func(b sandbox.Bind) bool {
+	return v == nil || slices.Contains(v.parts, resolved) || slices.ContainsFunc(v.plan.Binds, func(b sandbox.Bind) bool {
 		source, err := filepath.EvalSymlinks(b.Source)
 		return err == nil && within(source, resolved)
 	})

@@ -82,7 +82,7 @@ var accepted = map[string][]string{
 		"nats: {streams: {queue_messages: 1, queue_bytes: 1Mi, reply_age: 60, reply_bytes: 1048576, result_age: 1m, result_bytes: 1mb, dead_age: 60s, dead_bytes: 1m}}",
 		"executor: {name: '', slots: 0, max_attempts: 1, drain_timeout: 0, data_dir: '', spill_bytes: 0}", "executor: {spill_bytes: 512Mi}", "executor: {name: a-b_9, slots: 10000, drain_timeout: -0s}",
 		"execution: {default_engine: dagger, enable_sandboxing: false, max_execution_time: 0.1, cleanup_temp_files: false, result_inline_bytes: 1Ki, max_output_bytes: 0}",
-		"execution: {local: {sandbox: {mode: namespaces, min_tier: none, paths: [/opt, '/nix/*'], user: 1, tmp_size: 64Ki, shm_size: 1Gi, file_size: 1, open_files: 64}}}", "execution: {local: {sandbox: {mode: none}}}",
+		"execution: {local: {sandbox: {mode: namespaces, min_tier: none, paths: [/opt, '/nix/*'], user: 1, tmp_size: 64Ki, shm_size: 1Gi, file_size: 1, open_files: 64}}}", "execution: {local: {sandbox: {mode: none}}}", "execution: {local: {sandbox: {mode: bubblewrap, min_tier: landlock}}}", "execution: {local: {sandbox: {mode: landlock, min_tier: bubblewrap}}}",
 		"execution: {local: {enabled: false, path: a, env: {A: 1}, kill_grace: 0}, dagger: {enabled: true, session_timeout: 0, default_image: a, mount_docker_socket: true, resource_limits: {cpu: 1000m, memory: 0}}}",
 		"policy: {inline_contracts: true, shell: true, network: [host], mounts: [/a, '/b:rw'], env_passthrough: [A], privileged: true, docker_socket: true, reply_prefixes: []}",
 		"tools: {directories: [a, /b], registry: false}", "tools:\n  registry: ${SCHEMAS_TEST_UNSET:-true}", "http: {listen: ''}", "log: {level: debug, format: json}",

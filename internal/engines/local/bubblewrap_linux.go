@@ -83,7 +83,7 @@ func (e *Engine) prepareBubblewrap() error {
 		e.detail = strings.TrimSpace(string(version)) + ", " + program
 	}
 	if !strings.Contains(string(text), "--bind-fd ") {
-		e.lacks = append(e.lacks, "mounts of contracts (bubblewrap 0.10)")
+		e.lacks = append(e.lacks, "no mounts of contracts (bubblewrap 0.10)")
 		e.noMounts = true
 	}
 	return nil

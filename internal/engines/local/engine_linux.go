@@ -53,10 +53,10 @@ type Engine struct {
 	tier     string
 	weaker   []string // why no stronger one is used
 	detail   string   // by what the tier is enforced
-	lacks    []string // what it does not do here that it does elsewhere
-	noMounts bool
-	view     *view   // what all tools see; nil: everything
-	cgroups  *groups // nil: there are none
+	lacks    []string // what it cannot do here that it can elsewhere
+	noMounts bool     // of contracts
+	view     *view    // what all tools see; nil: everything
+	cgroups  *groups  // nil: there are none
 	closing  sync.Once
 }
 

@@ -3,6 +3,7 @@ package local
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -100,6 +101,12 @@ func (v *view) forRunInPlace(c *contracts.Contract, spec *contracts.LocalSpec, w
 	plan.Binds = append(plan.Binds, sandbox.Bind{Source: work.argsFile})
 	if err := work.link(spec.CacheMounts); err != nil {
 		return nil, err
+	}
+	if len(spec.CacheMounts) > 0 { // links, and the directories that they are in
+		err := filepath.WalkDir(work.dir, func(path string, _ fs.DirEntry, err error) error { return errors.Join(err, work.space.give(path)) })
+		if err != nil {
+			return nil, contracts.Errorf(contracts.EngineUnavailable, "make the directory of the run: %s", err)
+		}
 	}
 	for _, cache := range spec.CacheMounts {
 		store, err := work.space.cache(cache.Name)

@@ -169,10 +169,10 @@ func Restrict(p *Plan, tool Tool) (*Process, error) {
 // MinLandlockABI is the version without which a tool could empty files that it may not write: Linux 6.2.
 const MinLandlockABI = abiTruncate
 
-// Lacking says what a version of Landlock, and this tier with it, does not keep tools from.
+// Lacking says what a version of Landlock has not got that later ones have.
 func Lacking(abi int) (list []string) {
 	if abi < abiScopes {
-		list = append(list, "signals to other processes of the same user (Linux 6.12)", "abstract sockets, with network: host (Linux 6.12)")
+		list = append(list, "no bound on signals to other processes of the same user (Linux 6.12)", "no bound on abstract sockets where there is network: host (Linux 6.12)")
 	}
 	return list
 }

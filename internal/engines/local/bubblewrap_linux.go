@@ -92,10 +92,10 @@ func (e *Engine) prepareBubblewrap() error {
 // bubblewrapRemedy names what keeps bwrap from making namespaces.
 func bubblewrapRemedy(how ended) string {
 	switch {
-	case inContainer():
-		return "containers are kept from making namespaces, by bwrap as well: start this one with --security-opt seccomp=unconfined --security-opt systempaths=unconfined, or set execution.local.sandbox.min_tier: landlock, which needs none"
 	case setting("user/max_user_namespaces") == "0", setting("kernel/unprivileged_userns_clone") == "0" && os.Geteuid() != 0:
 		return namespacesRemedy(how)
+	case inContainer():
+		return "containers are kept from making namespaces, by bwrap as well: start this one with --security-opt seccomp=unconfined --security-opt systempaths=unconfined, or set execution.local.sandbox.min_tier: landlock, which needs none"
 	case setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
 		return "AppArmor keeps bwrap from user namespaces: it needs a profile with \"userns,\" (the package apparmor-profiles has /usr/share/apparmor/extra-profiles/bwrap-userns-restrict: copy it to /etc/apparmor.d and run apparmor_parser -r on it)"
 	case strings.Contains(how.Error, "source path") && strings.Contains(how.Error, "Permission denied"):

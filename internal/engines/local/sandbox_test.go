@@ -592,13 +592,28 @@ func TestNoSandboxIsAnError(t *testing.T) {
 	c.Args = append([]string{"sh", "-c", `echo 0 >` + setting + ` && exec "$0" "$@"`, c.Path}, c.Args[1:]...)
 	c.Path = "/bin/sh"
 	same := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: same, GidMappings: same}
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: same, GidMappings: same, GidMappingsEnableSetgroups: true}
 	out, err := c.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "sysctl -w user.max_user_namespaces") {
 		t.Errorf("%v: %s", err, out)
 	}
-	// Where the operator says so, it goes on without.
-	again := helper{DataDir: t.TempDir(), Capture: true, Sandbox: true, MinTier: TierNone}.command(t, "/bin/sh", "-c", "grep Seccomp: /proc/self/status; id -u")
+	// Where the operator says so, it goes on with a weaker one, which needs no namespaces.
+	if why := offered(TierLandlock); why != "" {
+		t.Errorf("this machine does not offer the tier %s: %s", TierLandlock, why)
+	}
+	open := openDir(t)
+	weaker := helper{DataDir: open, Capture: true, Sandbox: true, MinTier: TierLandlock}.command(t, "/bin/sh", "-c", "grep Seccomp: /proc/self/status; id -u")
+	args := append(c.Args[:3:3], append([]string{weaker.Path}, weaker.Args[1:]...)...)
+	weaker = &exec.Cmd{Path: c.Path, Args: args, Env: weaker.Env, SysProcAttr: c.SysProcAttr}
+	if out, err := weaker.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "Seccomp:\t2\n65534\n") || !strings.Contains(string(out), "in a weaker sandbox") || !strings.Contains(string(out), "the sandbox bubblewrap does not work here: ") {
+		t.Errorf("%v: %s", err, out)
+	}
+	// Or without: nobody but root gets to this directory, so that the weaker one does not work either.
+	closed := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	again := helper{DataDir: filepath.Join(closed, "data"), Capture: true, Sandbox: true, MinTier: TierNone}.command(t, "/bin/sh", "-c", "grep Seccomp: /proc/self/status; id -u")
 	c.Args, c.Env = append(c.Args[:3:3], append([]string{again.Path}, again.Args[1:]...)...), again.Env
 	c = &exec.Cmd{Path: c.Path, Args: c.Args, Env: c.Env, SysProcAttr: c.SysProcAttr}
 	if out, err := c.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "Seccomp:\t0\n0\n") || !strings.Contains(string(out), "without a sandbox") {

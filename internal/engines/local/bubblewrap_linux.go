@@ -257,7 +257,7 @@ func (s *shim) endRoom() {
 	if s.room == nil || s.room.pidfd < 0 {
 		return
 	}
-	for round := 0; round < 16 && !(s.over && len(childrenOf(s.room.first)) <= 1); round++ {
+	for round := 0; round < 16 && (!s.over || len(childrenOf(s.room.first)) > 1); round++ {
 		for _, p := range descendants(os.Getpid()) {
 			if !s.room.holds(p.pid) {
 				p.signal(unix.SIGKILL)

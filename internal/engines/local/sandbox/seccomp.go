@@ -84,10 +84,10 @@ func filter(f filterFor) []unix.SockFilter {
 	equal := func(k uint32, jt, jf int) { emit(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, jt, jf, k) }
 	answer := func(k uint32) { emit(unix.BPF_RET|unix.BPF_K, 0, 0, k) }
 	fail := func(errno unix.Errno) { answer(unix.SECCOMP_RET_ERRNO | uint32(errno)) }
-	// allowing is the rule that a call is allowed where its argument is one of some values.
-	allowing := func(number, at uint32, values []uint32, errno unix.Errno) {
+	// allowing is the rule that a call is allowed where its first argument is one of some values.
+	allowing := func(number uint32, values []uint32, errno unix.Errno) {
 		equal(number, 0, len(values)+3)
-		load(at)
+		load(atArg0)
 		for i, v := range values {
 			equal(v, len(values)-i, 0)
 		}
@@ -118,10 +118,10 @@ func filter(f filterFor) []unix.SockFilter {
 	equal(tioclinux, 0, 1)
 	fail(unix.EPERM)
 	answer(unix.SECCOMP_RET_ALLOW)
-	allowing(unix.SYS_PERSONALITY, atArg0, personalities, unix.EPERM)
-	allowing(unix.SYS_SOCKET, atArg0, f.sockets, unix.EAFNOSUPPORT)
+	allowing(unix.SYS_PERSONALITY, personalities, unix.EPERM)
+	allowing(unix.SYS_SOCKET, f.sockets, unix.EAFNOSUPPORT)
 	if len(f.sockets) > 0 {
-		allowing(unix.SYS_SOCKETPAIR, atArg0, f.sockets, unix.EAFNOSUPPORT)
+		allowing(unix.SYS_SOCKETPAIR, f.sockets, unix.EAFNOSUPPORT)
 	} else {
 		// A pair that is connected for ever is no more than two pipes. One of datagrams can be connected anew.
 		equal(unix.SYS_SOCKETPAIR, 0, 8)
@@ -138,7 +138,7 @@ func filter(f filterFor) []unix.SockFilter {
 	if f.shared {
 		// What changes other processes of the same user may be done to oneself.
 		for _, call := range []uint32{unix.SYS_PRLIMIT64, unix.SYS_SCHED_SETAFFINITY, unix.SYS_SCHED_SETSCHEDULER, unix.SYS_SCHED_SETPARAM, unix.SYS_SCHED_SETATTR} {
-			allowing(call, atArg0, []uint32{0}, unix.EPERM)
+			allowing(call, []uint32{0}, unix.EPERM)
 		}
 		for _, c := range [][2]uint32{{unix.SYS_SETPRIORITY, unix.PRIO_PGRP}, {unix.SYS_IOPRIO_SET, ioprioGroup}} { // and its group, as 0; not its user
 			equal(c[0], 0, 6)

@@ -17,7 +17,8 @@ import (
 	"github.com/praxis-sdk/executor/abuse/internal/target"
 )
 
-// wanted is EXECUTOR_TEST_ABUSE: "1" asks for all tiers but the optional ones, anything else for those that there are here.
+// wanted is EXECUTOR_TEST_ABUSE: "all" asks for all tiers, "1" for all but the optional ones, anything else for those that there
+// are here.
 var wanted = os.Getenv("EXECUTOR_TEST_ABUSE")
 
 // column is a tier for one user.
@@ -158,7 +159,7 @@ func offered(t *testing.T, b binaries) (columns []column) {
 	for _, tier := range target.Tiers {
 		for _, c := range users {
 			c.tier, c.why = tier.Name, probe(t, b, tier.Name, c.uid)
-			if c.why != "" && wanted == "1" && !tier.Optional {
+			if c.why != "" && (wanted == "all" || wanted == "1" && !tier.Optional) {
 				t.Errorf("the tier %s as %s is not there: %s", c.tier, c.user, c.why)
 			}
 			columns = append(columns, c)
@@ -184,6 +185,7 @@ func probe(t *testing.T, b binaries, tier string, uid int) string {
 		why = fmt.Sprintf("true ends with %d %s", event.Report.Exit.Code, event.Report.Error)
 	}
 	e.stop(t)
+	w.process.end() // attempts are to find no other than theirs
 	return why
 }
 

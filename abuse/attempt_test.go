@@ -16,6 +16,7 @@ import (
 
 	"github.com/praxis-sdk/executor/abuse/internal/target"
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines/local"
 )
 
 // attempt is one script with its header.
@@ -50,8 +51,8 @@ type expectation struct {
 	why      string
 }
 
-// tierNames are all that an attempt has to say something about, whether there is such a tier yet or not.
-var tierNames = []string{"namespaces", "bubblewrap", "landlock", "none"}
+// tierNames are all that an attempt has to say something about.
+var tierNames = local.Tiers
 
 // expect is what is to come of it in a tier for a user.
 func (a *attempt) expect(tier, user string) expectation {

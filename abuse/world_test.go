@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -234,6 +235,8 @@ type canary struct {
 	cmd    *exec.Cmd
 	lines  chan string
 	limits string
+	nice   string
+	end    func()
 }
 
 func newCanary(t *testing.T, attacker, secret string, uid int) *canary {
@@ -246,11 +249,12 @@ func newCanary(t *testing.T, attacker, secret string, uid int) *canary {
 	stdout, err := c.cmd.StdoutPipe()
 	must(t, err)
 	must(t, c.cmd.Start())
-	t.Cleanup(func() {
+	c.end = sync.OnceFunc(func() {
 		stdin.Close()
 		c.cmd.Process.Signal(unix.SIGCONT)
 		c.cmd.Wait()
 	})
+	t.Cleanup(c.end)
 	go func() {
 		defer close(c.lines)
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
@@ -260,7 +264,7 @@ func newCanary(t *testing.T, attacker, secret string, uid int) *canary {
 	if line := <-c.lines; line != "up" {
 		t.Fatalf("the process to be attacked said %q", line)
 	}
-	c.limits = c.read("limits")
+	c.limits, c.nice = c.read("limits"), statOf(c.cmd.Process.Pid).nice
 	return c
 }
 
@@ -274,7 +278,7 @@ func (c *canary) disturbed() (found []string) {
 	if stat := statOf(c.cmd.Process.Pid); stat.state == "T" || stat.state == "t" {
 		found = append(found, "was stopped")
 		c.cmd.Process.Signal(unix.SIGCONT)
-	} else if stat.nice != "0" {
+	} else if stat.nice != c.nice {
 		found = append(found, "has the nice value "+stat.nice)
 	}
 	if limits := c.read("limits"); limits != c.limits {

@@ -261,8 +261,8 @@ func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
 	bad(e.Local.KillGrace < 0, "execution.local.kill_grace", "must not be below 0")
 	bad(e.Local.Path == "", "execution.local.path", "must not be empty: it is where the commands of tools are looked up")
 	box := e.Local.Sandbox
-	bad(box.Mode != local.ModeAuto && !slices.Contains(local.Tiers, box.Mode), "execution.local.sandbox.mode", "must be "+local.ModeAuto+", "+strings.Join(local.Tiers, " or "))
-	bad(!slices.Contains(local.Tiers, box.MinTier), "execution.local.sandbox.min_tier", "must be "+strings.Join(local.Tiers, " or "))
+	bad(box.Mode != local.ModeAuto && !slices.Contains(local.Tiers, box.Mode), "execution.local.sandbox.mode", "must be "+local.ModeAuto+", "+strings.Join(local.Tiers, ", "))
+	bad(!slices.Contains(local.Tiers, box.MinTier), "execution.local.sandbox.min_tier", "must be one of "+strings.Join(local.Tiers, ", "))
 	for _, path := range box.Paths {
 		bad(!filepath.IsAbs(path) || filepath.Clean(path) == "/", "execution.local.sandbox.paths", fmt.Sprintf("%q is not an absolute path below /", path))
 	}

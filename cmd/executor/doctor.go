@@ -171,7 +171,8 @@ func (d *doctor) engines(config configs.Config) {
 		case exit.Isolation.Tier == "none":
 			d.say(findingWarn, e.name, "runs tools, as ordinary processes of this user: no sandbox, no limits of memory, cpu and network", "execution.enable_sandboxing: true runs them in a sandbox; without one, give it a user of its own, and only tools that you trust")
 		default:
-			d.say(findingOK, e.name, fmt.Sprintf("runs tools; isolation %s, network %s, limits %s", exit.Isolation.Tier, exit.Isolation.Network, exit.Isolation.Limits), "")
+			state, detail := isolation(engine, exit.Isolation)
+			d.say(state, e.name, "runs tools; "+detail, "")
 		}
 		if e.name == contracts.EngineLocal {
 			d.limits(engine)
@@ -252,6 +253,30 @@ func (d *doctor) commands(config configs.Config) {
 	} else if n := len(config.Policy.Local.Commands); n > 0 {
 		d.say(findingOK, "commands", fmt.Sprintf("the local engine may execute what the %d entries of policy.local.commands name, and no more", n), "")
 	}
+}
+
+// isolation describes how an engine keeps tools apart. That a stronger way does not work here is worth a warning, with what each
+// needs.
+func isolation(engine engines.Engine, is contracts.Isolation) (state, text string) {
+	var by string
+	var lacks, weaker []string
+	if tiered, ok := engine.(interface {
+		TierDetail() (by string, lacks, weaker []string)
+	}); ok {
+		by, lacks, weaker = tiered.TierDetail()
+	}
+	state, text = findingOK, "isolation "+is.Tier
+	if by != "" {
+		text += " (" + strings.Join(append([]string{by}, lacks...), "; ") + ")"
+	}
+	text += fmt.Sprintf(", network %s, limits %s", is.Network, is.Limits)
+	if len(lacks) > 0 {
+		state = findingWarn
+	}
+	for _, reason := range weaker {
+		state, text = findingWarn, text+"; "+reason
+	}
+	return state, text
 }
 
 // try runs a tool that does nothing.

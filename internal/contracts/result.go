@@ -149,7 +149,7 @@ type Usage struct {
 
 // Isolation says what kept the tool apart from the host.
 type Isolation struct {
-	Tier    string `json:"tier"`    // namespaces, or none: an ordinary process
+	Tier    string `json:"tier"`    // namespaces, bubblewrap, landlock, or none: an ordinary process
 	Network string `json:"network"` // none, or host: that of the executor
 	Limits  string `json:"limits"`  // none, rlimit or cgroup
 }

@@ -69,11 +69,13 @@ type LocalSpec struct {
 // The values of sandbox in the engine_spec of the local engine.
 const (
 	SandboxNamespaces = "namespaces" // this tier of isolation or a stronger one, else the run is refused
+	SandboxBubblewrap = "bubblewrap" // the same
+	SandboxLandlock   = "landlock"   // the same
 	SandboxNone       = "none"       // no sandbox: an ordinary process, where the operator consents
 )
 
 // Sandboxes are all of them, the strongest first.
-var Sandboxes = []string{SandboxNamespaces, SandboxNone}
+var Sandboxes = []string{SandboxNamespaces, SandboxBubblewrap, SandboxLandlock, SandboxNone}
 
 // Engine is EngineLocal.
 func (*LocalSpec) Engine() string { return EngineLocal }

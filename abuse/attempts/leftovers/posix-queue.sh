@@ -4,6 +4,6 @@
 # shows: left
 # namespaces: stopped
 # bubblewrap: stopped
-# landlock: not stopped: Landlock has no IPC namespace
+# landlock: stopped
 # none: not stopped: the tool has the IPC namespace of the host
 attacker queue "abuse-$ARG_MARK" >/dev/null

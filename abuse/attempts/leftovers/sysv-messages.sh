@@ -4,7 +4,7 @@
 # shows: left
 # namespaces: stopped
 # bubblewrap: stopped
-# landlock: not stopped: Landlock has no IPC namespace
+# landlock: stopped
 # none: not stopped: the tool has the IPC namespace of the host
 attacker message "$ARG_KEY" >/dev/null
 attacker semaphore "$ARG_KEY" >/dev/null

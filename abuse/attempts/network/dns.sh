@@ -4,6 +4,6 @@
 # shows: reached
 # namespaces: stopped
 # bubblewrap: stopped
-# landlock: not stopped: Landlock restricts TCP alone
+# landlock: stopped
 # none: not stopped: the tool has the network of the executor
 attacker udp "$ARG_DNS"

@@ -4,6 +4,6 @@
 # shows: reached
 # namespaces: stopped
 # bubblewrap: stopped
-# landlock: not stopped: Landlock does not restrict connections to sockets in directories
+# landlock: stopped
 # none: not stopped: the tool has the network of the executor
 attacker unix "$ARG_DOCKER"

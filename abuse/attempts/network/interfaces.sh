@@ -5,6 +5,6 @@
 # needs: an interface beside loopback
 # namespaces: stopped
 # bubblewrap: stopped
-# landlock: not stopped: Landlock has no network namespace
+# landlock: stopped
 # none: not stopped: the tool has the network of the executor
 attacker interfaces

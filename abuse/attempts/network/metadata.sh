@@ -5,6 +5,6 @@
 # needs: a route to it
 # namespaces: stopped
 # bubblewrap: stopped
-# landlock: not stopped: Landlock restricts TCP alone
+# landlock: stopped
 # none: not stopped: the tool has the network of the executor
 attacker route 169.254.169.254:80

@@ -78,7 +78,7 @@ func (s *server) carryOut() (report Report, err error) {
 			break
 		}
 	}
-	report.Output = output.text.String()
+	report.Output = output.String()
 	return report, err
 }
 
@@ -108,7 +108,8 @@ func (s *server) attempt(run int, output *record) (report Report, err error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), s.order.Timeout, errors.New("it took too long"))
 	defer cancel()
-	exit, failed := s.engine.Run(ctx, job, output, output)
+	// Each stream has its own part: a flood in one must not keep out what the other has.
+	exit, failed := s.engine.Run(ctx, job, output.stream(), output.stream())
 	report.Exit = exit
 	switch {
 	case failed != nil && !started:
@@ -134,7 +135,7 @@ func (s *server) startVictim() (end func() (died bool), err error) {
 	var failed error
 	go func() {
 		defer close(gone)
-		_, failed = s.engine.Run(ctx, job, output, output)
+		_, failed = s.engine.Run(ctx, job, output.stream(), output.stream())
 	}()
 	select {
 	case <-up:
@@ -160,19 +161,34 @@ func jobOf(command []string) *engines.Job {
 	return &engines.Job{ID: "attempt", Attempt: 1, Contract: c, Spec: spec, Starting: func() error { return nil }, Progress: func(string, string, float64) {}}
 }
 
-// record keeps the first of what a run prints, and tells it.
+// record keeps the first of what each stream of a run has, in the order in which it came, and tells it.
 type record struct {
 	mu   sync.Mutex
 	text strings.Builder
 	tell func(Event)
 }
 
-// Write takes output.
-func (r *record) Write(p []byte) (int, error) {
-	const most = 64 << 10
+// stream is one of the streams. What is kept of it does not depend on the others.
+func (r *record) stream() io.Writer { return &stream{record: r, left: 32 << 10} }
+
+func (r *record) String() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if text := string(p[:min(len(p), most-r.text.Len())]); text != "" {
+	return r.text.String()
+}
+
+type stream struct {
+	record *record
+	left   int
+}
+
+// Write takes output.
+func (s *stream) Write(p []byte) (int, error) {
+	r := s.record
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if text := string(p[:min(len(p), s.left)]); text != "" {
+		s.left -= len(text)
 		r.text.WriteString(text)
 		r.tell(Event{Printed: text})
 	}

@@ -26,7 +26,20 @@ type Tier struct {
 // Tiers are those that attempts are made against. A new one is a line here, and what is expected of it in the attempts.
 var Tiers = []Tier{
 	{Name: Bare, New: func(dataDir string) (engines.Engine, error) { return newBare(dataDir) }},
-	{Name: "none", New: func(dataDir string) (engines.Engine, error) { return newLocal(dataDir, func(*local.Config) {}) }},
+	sandboxed(local.TierNamespaces, false),
+	sandboxed(local.TierBubblewrap, true),
+	sandboxed(local.TierLandlock, true),
+	{Name: local.TierNone, New: func(dataDir string) (engines.Engine, error) { return newLocal(dataDir, func(*local.Config) {}) }},
+}
+
+// sandboxed is a tier of the local engine's sandbox.
+func sandboxed(name string, optional bool) Tier {
+	return Tier{Name: name, Optional: optional, New: func(dataDir string) (engines.Engine, error) {
+		return newLocal(dataDir, func(c *local.Config) {
+			c.Sandboxing, c.Sandbox = true, local.DefaultSandbox()
+			c.Sandbox.Mode = name
+		})
+	}}
 }
 
 func newLocal(dataDir string, change func(*local.Config)) (engines.Engine, error) {

@@ -15,7 +15,7 @@ import (
 // the file itself, not a link to it, so that a link which is changed meanwhile leads nowhere else. shell says that the command
 // is the shell of shell: true. An error has the code policy_denied.
 func (e *Engine) allow(see *view, command string, shell bool) (string, error) {
-	if len(e.config.Commands) == 0 || e.tier == "" { // else it is the program that does nothing, with which tiers are tried
+	if len(e.config.Commands) == 0 || e.probing { // else it is the program that does nothing, with which tiers are tried
 		return command, nil
 	}
 	inside, outside, err := see.resolve(command)

@@ -15,12 +15,9 @@ import (
 // BenchmarkRun compares runs of /bin/true on the engine with bare fork and exec of the same, with two pipes read to their
 // end, in the same round: only the ratio says something on a machine that others use as well.
 func BenchmarkRun(b *testing.B) {
-	for _, tier := range []struct {
-		name   string
-		change func(*Config)
-	}{{TierNone, func(*Config) {}}, {TierNamespaces, func(c *Config) { c.Sandboxing, c.Sandbox = true, DefaultSandbox() }}} {
+	for _, tier := range Tiers {
 		for _, workers := range []int{1, 16} {
-			b.Run(fmt.Sprintf("%s/%d", tier.name, workers), func(b *testing.B) { benchmarkRun(b, tier.change, workers) })
+			b.Run(fmt.Sprintf("%s/%d", tier, workers), func(b *testing.B) { benchmarkRun(b, in(b, tier), workers) })
 		}
 	}
 }

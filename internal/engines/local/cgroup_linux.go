@@ -307,8 +307,8 @@ func (g *groups) create(limits bounds) (*group, error) {
 
 const cpuPeriod = 100_000 // microseconds, the kernel's default
 
-// limit sets a limit: bytes, thousandths of a processor, or a number of processes. The one of processes has the first of
-// the sandbox on top.
+// limit sets a limit: bytes, thousandths of a processor, or a number of processes. The one of processes counts those
+// of the sandbox, too.
 func (p part) limit(controller string, n int64) error {
 	set := func(file, value string) error {
 		return os.WriteFile(filepath.Join(p.path, file), []byte(value), 0)
@@ -317,7 +317,7 @@ func (p part) limit(controller string, n int64) error {
 	quota := strconv.FormatInt(max(n*cpuPeriod/1000, 1000), 10) // the kernel takes no less than a millisecond
 	switch {
 	case controller == pidsController:
-		return set("pids.max", strconv.FormatInt(n+firstProcess, 10))
+		return set("pids.max", number)
 	case controller == cpuController && p.unified:
 		return set("cpu.max", quota+" "+strconv.Itoa(cpuPeriod))
 	case controller == cpuController:

@@ -29,11 +29,13 @@ const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // The tiers of isolation, the strongest first.
 const (
 	TierNamespaces = "namespaces" // a root, processes, users and network of its own, and a filter of system calls
+	TierBubblewrap = "bubblewrap" // the same, made by the program bwrap
+	TierLandlock   = "landlock"   // a process of the host with fewer rights to files, by Landlock, and the filter
 	TierNone       = "none"       // an ordinary process of the executor's user
 )
 
 // Tiers are all of them, the strongest first.
-var Tiers = []string{TierNamespaces, TierNone}
+var Tiers = []string{TierNamespaces, TierBubblewrap, TierLandlock, TierNone}
 
 // ModeAuto is the mode that takes the strongest tier that works here.
 const ModeAuto = "auto"

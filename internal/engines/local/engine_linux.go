@@ -4,6 +4,8 @@
 //
 //	engine_linux.go      Check, Ready, Run: the way of one run
 //	tier_linux.go        how far tools are kept apart from the host: what works here
+//	bubblewrap_linux.go  the tier in which another program makes namespaces
+//	landlock_linux.go    the tier that does without
 //	workspace_linux.go   its private directories, the file of its arguments, its named caches
 //	untouched_linux.go   whether those can serve another run
 //	view_linux.go        what a tool in a sandbox sees of the host
@@ -41,22 +43,26 @@ import (
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
-	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
 
 var _ engines.Engine = (*Engine)(nil)
 
 // Engine is the local engine. Close ends its helpers and removes its directory.
 type Engine struct {
-	config  Config
-	log     zerolog.Logger
-	space   *space
-	shims   *supervisor
-	tier    string
-	view    *view   // what all tools see; nil: everything
-	cgroups *groups // nil: there are none
-	bare    bare    // for runs without a sandbox, where others have one
-	closing sync.Once
+	config   Config
+	log      zerolog.Logger
+	space    *space
+	shims    *supervisor
+	tier     string
+	probing  bool     // tiers are tried
+	weaker   []string // why no stronger one is used
+	detail   string   // by what the tier is enforced
+	lacks    []string // what it cannot do here that it can elsewhere
+	noMounts bool     // of contracts
+	view     *view    // what all tools see; nil: everything
+	cgroups  *groups  // nil: there are none
+	bare     bare     // for runs without a sandbox, where others have one
+	closing  sync.Once
 }
 
 // New makes the engine: it creates its directory below config.DataDir and removes what dead executors left there. A
@@ -81,6 +87,10 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 // Tier is how far tools are kept apart from the host: one of Tiers.
 func (e *Engine) Tier() string { return e.tier }
 
+// TierDetail says by what the tier is enforced, what it lacks on this machine, and why no stronger one is used, each with what
+// can be done about it; all are empty where there is nothing to say.
+func (e *Engine) TierDetail() (by string, lacks, weaker []string) { return e.detail, e.lacks, e.weaker }
+
 // prepareNamespaces makes the engine run tools in namespaces of their own.
 func (e *Engine) prepareNamespaces() error {
 	user, err := e.config.Sandbox.userOutside("/proc/self/uid_map", "/proc/self/gid_map")
@@ -91,6 +101,10 @@ func (e *Engine) prepareNamespaces() error {
 		return err
 	}
 	e.view = systemView(e.config.Sandbox, e.space.root, user)
+	e.view.ready = true
+	if e.config.KeepFiles {
+		e.view.plan.WorkSize = 0
+	}
 	if e.cgroups == nil && !e.config.Sandbox.noGroups {
 		e.cgroups = openGroups(e.log)
 	}
@@ -118,7 +132,7 @@ func (e *Engine) Check(c *contracts.Contract) error {
 	if !ok {
 		return contracts.Errorf(contracts.Unsupported, "the contract of %s has no engine_spec for the local engine", c.Name)
 	}
-	cannot := e.cannot(spec)
+	cannot := e.cannot(c, spec)
 	if len(cannot) == 0 {
 		return nil
 	}
@@ -128,29 +142,43 @@ func (e *Engine) Check(c *contracts.Contract) error {
 	case spec.Sandbox == contracts.SandboxNone:
 		what = "runs a contract with sandbox: none as an ordinary process and"
 	case e.view != nil:
-		what, remedy = "has no cgroups for that here and", "; "+groupsRemedy()
+		what = "in its sandbox " + e.tier
+		if spec.MemoryLimit != 0 && !e.limits(memoryController) || spec.CPULimit != 0 && !e.limits(cpuController) || spec.PidsLimit != 0 && !e.limits(pidsController) {
+			remedy = "; " + groupsRemedy()
+		}
 	}
 	return contracts.Errorf(contracts.Unsupported, "the local engine %s cannot enforce %s; leave that out or use an engine that can%s", what, joinWords(cannot), remedy)
 }
 
 // cannot lists what of a spec cannot be done.
-func (e *Engine) cannot(spec *contracts.LocalSpec) (list []string) {
+func (e *Engine) cannot(c *contracts.Contract, spec *contracts.LocalSpec) (list []string) {
 	ordinary := e.ordinary(spec)
+	links := ordinary || e.view.inPlace
 	for what, asked := range map[string]bool{
-		"memory_limit":                 spec.MemoryLimit != 0 && (ordinary || !e.limits(memoryController)),
-		"cpu_limit":                    spec.CPULimit != 0 && (ordinary || !e.limits(cpuController)),
-		"pids_limit":                   spec.PidsLimit != 0 && (ordinary || !e.limits(pidsController)),
-		"sandbox: " + spec.Sandbox:     e.weaker(spec),
-		"mounts":                       ordinary && len(spec.Mounts) > 0,
+		e.without(memoryController): spec.MemoryLimit != 0 && (ordinary || !e.limits(memoryController)),
+		e.without(cpuController):    spec.CPULimit != 0 && (ordinary || !e.limits(cpuController)),
+		e.without(pidsController):   spec.PidsLimit != 0 && (ordinary || !e.limits(pidsController)),
+		"sandbox: " + spec.Sandbox:  e.tooWeak(spec),
+		"mounts":                    ordinary && len(spec.Mounts) > 0,
+		"mounts, for which bubblewrap 0.10 or later is needed":                                              e.noMounts && !ordinary && len(spec.Mounts) > 0,
+		"mounts elsewhere than where they are: there is no view of files that could differ from the host's": links && !ordinary && slices.ContainsFunc(spec.Mounts, func(m contracts.Mount) bool { return sameElsewhere(c, m) }),
 		"network: " + spec.Network:     spec.Network != "" && spec.Network != "host" && (ordinary || spec.Network != "none"),
-		"cache_mounts outside of HOME": ordinary && slices.ContainsFunc(spec.CacheMounts, func(c contracts.CacheMount) bool { return !strings.HasPrefix(c.Path, "~/") }),
-		"cache_mounts that overlap":    overlap(spec.CacheMounts, ordinary),
+		"cache_mounts outside of HOME": links && slices.ContainsFunc(spec.CacheMounts, func(c contracts.CacheMount) bool { return !strings.HasPrefix(c.Path, "~/") }),
+		"cache_mounts that overlap":    overlap(spec.CacheMounts, links),
 	} {
 		if asked {
 			list = append(list, what)
 		}
 	}
 	return list
+}
+
+// without names a limit that a sandbox has only by cgroups.
+func (e *Engine) without(controller string) string {
+	if e.view == nil {
+		return controller + "_limit"
+	}
+	return controller + "_limit, for which there are no cgroups here"
 }
 
 // overlap reports whether one cache would be where another is, or be all of HOME. Without a sandbox it may not lie in
@@ -198,12 +226,21 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		defer work.remove()
 		start.Remove = work.removeAfterDeath()
 	}
-	home, temp, argsFile := sandbox.Home, sandbox.Temp, sandbox.ArgsFile
+	var home, temp, argsFile string
 	if !e.ordinary(spec) {
-		exit.Isolation.Tier = TierNamespaces
-		if see, err = e.view.forRun(job.Contract, spec, space, work, e.config.Sandbox); err != nil {
+		if e.view.inPlace {
+			see, err = e.view.forRunInPlace(job.Contract, spec, work, e.config.Sandbox)
+		} else {
+			see, err = e.view.forRun(job.Contract, spec, space, work, e.config.Sandbox)
+		}
+		if err != nil {
+			if work != nil {
+				work.spoiled = e.view.inPlace
+			}
 			return exit, err
 		}
+		exit.Isolation.Tier = e.tier
+		home, temp, argsFile = see.home, see.temp, see.argsFile
 		if !see.plan.HostNetwork {
 			exit.Isolation.Network = "none"
 		}
@@ -259,7 +296,10 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	var plan []string
 	look := ""
 	if see != nil {
-		plan, look = see.plan.Encode(), see.look()
+		start.Box, start.Tier = see.plan.Encode(), e.tier
+		if see.ready && work == nil {
+			plan, look = start.Box, see.look()
+		}
 	}
 
 	streams, err := openStreams(job.Stdin, spec.Captures())
@@ -282,8 +322,8 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		e.shims.put(shim)
 		return exit, err
 	}
-	if start.Ahead = shim.fits(plan, look); !start.Ahead {
-		start.Box = plan
+	if start.Ahead = plan != nil && shim.fits(plan, look); start.Ahead {
+		start.Box = nil
 	}
 	shim.plan = nil
 	ended, err := shim.run(ctx, start, streams, e.config.KillGrace, func() { streams.copy(stdout, stderr) })
@@ -296,7 +336,7 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		streams.finish()
 		return exit, fmt.Errorf("the helper that runs the tool: %w", err)
 	}
-	if plan != nil && work == nil {
+	if plan != nil && ended.Error == "" {
 		shim.ahead(plan, look)
 	}
 	e.shims.put(shim)
@@ -318,9 +358,9 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	return exit, nil
 }
 
-// inMemory reports whether the directories of runs are part of their sandboxes.
+// inMemory reports whether all directories of a run are part of its sandbox.
 func (e *Engine) inMemory(spec *contracts.LocalSpec) bool {
-	return !e.ordinary(spec) && e.config.Sandbox.WorkSize > 0 && !e.config.KeepFiles
+	return !e.ordinary(spec) && e.view.ready && e.view.plan.WorkSize > 0
 }
 
 // base is the environment every tool starts from. Nothing of the executor's own is in it.

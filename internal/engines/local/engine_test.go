@@ -51,16 +51,23 @@ func TestSuite(t *testing.T) {
 		"cache_mounts, the inner one first": refused(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "b", Path: "~/.cache/pip"}, {Name: "a", Path: "~/.cache"}}}),
 	}
 	maps.Copy(ordinary, never)
+	inPlace := map[string]contracts.Spec{"mounts elsewhere": ordinary["mounts"]}
+	for name, spec := range ordinary {
+		if strings.HasPrefix(name, "cache_mounts") {
+			inPlace[name] = spec
+		}
+	}
+	maps.Copy(inPlace, never)
 	for _, tier := range []struct {
 		name    string
-		change  func(*Config)
 		refused map[string]contracts.Spec
-	}{{TierNone, func(*Config) {}, ordinary}, {TierNamespaces, sandboxed(t), never}} {
+	}{{TierNone, ordinary}, {TierNamespaces, never}, {TierBubblewrap, never}, {TierLandlock, inPlace}} {
 		t.Run(tier.name, func(t *testing.T) {
+			change := in(t, tier.name)
 			enginetest.Run(t, enginetest.Suite{
 				Engine: contracts.EngineLocal,
 				New: func(tb testing.TB, grace time.Duration) engines.Engine {
-					return newEngine(tb, tier.change, func(c *Config) { c.KillGrace = grace })
+					return newEngine(tb, change, func(c *Config) { c.KillGrace = grace })
 				},
 				Tool:    []string{enginetest.Build(t)},
 				Spec:    func(c contracts.CommonSpec) contracts.Spec { return &contracts.LocalSpec{CommonSpec: c} },

@@ -27,7 +27,7 @@ import (
 // newEngine makes an engine with a data directory of its own, which ends with the test.
 func newEngine(tb testing.TB, change ...func(*Config)) *Engine {
 	tb.Helper()
-	config := Config{DataDir: filepath.Join(tb.TempDir(), "data"), Path: DefaultPath, KillGrace: 300 * time.Millisecond}
+	config := Config{DataDir: filepath.Join(openDir(tb), "data"), Path: DefaultPath, KillGrace: 300 * time.Millisecond}
 	for _, c := range change {
 		c(&config)
 	}
@@ -37,6 +37,18 @@ func newEngine(tb testing.TB, change ...func(*Config)) *Engine {
 	}
 	tb.Cleanup(func() { e.Close() })
 	return e
+}
+
+// openDir is a directory of the test that all users get to.
+func openDir(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // job makes a run of a command.
@@ -100,7 +112,8 @@ type helper struct {
 	Capture bool // else capture_output is false
 	Sandbox bool // with the directory of the testtool visible
 	MinTier string
-	Times   int // how often; 0: once
+	Tier    string // the one to use; "": auto
+	Times   int    // how often; 0: once
 
 	PidsLimit int64 // of every run; 0: that of DefaultSandbox
 }
@@ -115,6 +128,9 @@ func helperMain() {
 	config.Sandbox.Paths = []string{filepath.Dir(os.Args[1])}
 	if h.PidsLimit != 0 {
 		config.Sandbox.PidsLimit = h.PidsLimit
+	}
+	if h.Tier != "" {
+		config.Sandbox.Mode = h.Tier
 	}
 	if h.MinTier != "" {
 		config.Sandbox.MinTier = h.MinTier

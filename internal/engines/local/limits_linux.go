@@ -50,11 +50,14 @@ func (e *Engine) boundsOf(spec *contracts.LocalSpec, see *view) bounds {
 // or not; what is reserved without the right to write does not count, as the heaps of Go, Node and Java begin.
 func (e *Engine) byProcess(b bounds, plan *sandbox.Plan) (left bounds) {
 	left = b
-	if b.pids > 0 && e.config.Sandbox.countsProcesses() {
-		plan.Processes, left.pids = b.pids+firstProcess, 0
+	if b.pids > 0 && e.countsProcesses() {
+		plan.Processes, left.pids = b.pids+e.holders(), 0
 	}
 	if b.memory > 0 && !e.cgroups.has(memoryController) {
 		plan.Data, left.memory = b.memory, 0
+	}
+	if left.pids > 0 && e.view.ready {
+		left.pids += e.holders() // with the others only the tool is in the cgroup
 	}
 	if !e.cgroups.has(pidsController) {
 		left.pids = 0 // the operator's, on an old kernel: New has told that nothing can enforce it
@@ -62,8 +65,17 @@ func (e *Engine) byProcess(b bounds, plan *sandbox.Plan) (left bounds) {
 	return left
 }
 
-// firstProcess is the first process of a sandbox, which counts like those of the tool and is not the tool's.
-const firstProcess = 1
+// holders are the processes of a sandbox that count like those of the tool and are not the tool's: the first one, and with
+// bubblewrap one that waits.
+func (e *Engine) holders() int64 {
+	if e.tier == TierBubblewrap {
+		return 2
+	}
+	return 1
+}
+
+// countsProcesses reports whether RLIMIT_NPROC counts the processes of one run and no others.
+func (e *Engine) countsProcesses() bool { return e.config.Sandbox.countsProcesses() && !e.view.inPlace }
 
 // countsProcesses reports whether RLIMIT_NPROC counts the processes of one sandbox and no others.
 func (s Sandbox) countsProcesses() bool { return !s.oldKernel && !olderThan(kernelRelease(), 5, 14) }
@@ -73,7 +85,7 @@ func (e *Engine) limits(controller string) bool {
 	switch {
 	case e.view == nil:
 		return false
-	case controller == memoryController, controller == pidsController && e.config.Sandbox.countsProcesses():
+	case controller == memoryController, controller == pidsController && e.countsProcesses():
 		return true
 	}
 	return e.cgroups.has(controller)
@@ -96,7 +108,7 @@ func limitsOf(g *group, see *view) string {
 func (e *Engine) Limits() (memory, cpu, pids, remedy string) {
 	by := func(controller string) string {
 		switch {
-		case e.cgroups.has(controller) && (controller != pidsController || !e.config.Sandbox.countsProcesses()):
+		case e.cgroups.has(controller) && (controller != pidsController || !e.countsProcesses()):
 			return limitsCgroup
 		case e.limits(controller):
 			return limitsRlimit

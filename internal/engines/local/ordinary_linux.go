@@ -15,8 +15,8 @@ func (e *Engine) ordinary(spec *contracts.LocalSpec) bool {
 	return e.view == nil || spec.Sandbox == contracts.SandboxNone
 }
 
-// weaker reports whether a contract wants a stronger sandbox than there is here.
-func (e *Engine) weaker(spec *contracts.LocalSpec) bool {
+// tooWeak reports whether a contract wants a stronger sandbox than there is here.
+func (e *Engine) tooWeak(spec *contracts.LocalSpec) bool {
 	return spec.Sandbox != "" && slices.Index(Tiers, e.tier) > slices.Index(Tiers, spec.Sandbox)
 }
 

@@ -28,19 +28,57 @@ import (
 )
 
 // sandboxed makes an engine run tools in namespaces, where the testtool is visible.
-func sandboxed(tb testing.TB) func(*Config) {
+func sandboxed(tb testing.TB) func(*Config) { return in(tb, TierNamespaces) }
+
+// in makes an engine run tools in a tier, where the testtool is visible. The test is skipped where the machine has not got what
+// that needs; that it is to have it, and every test that was skipped is a failure, says who runs them (.ci/run).
+func in(tb testing.TB, tier string) func(*Config) {
 	tb.Helper()
+	if tier == TierNone {
+		return func(*Config) {}
+	}
 	tool := toolDir(tb)
+	if why := offered(tier); why != "" {
+		tb.Skipf("SKIPPED: this machine does not offer the tier %s: %s", tier, why)
+	}
 	return func(c *Config) {
 		c.Sandboxing, c.Sandbox = true, DefaultSandbox()
+		c.Sandbox.Mode = tier
 		c.Sandbox.Paths = append(c.Sandbox.Paths, tool)
 	}
 }
 
-// eachTier runs a test without a sandbox and in one.
+// offered says why the machine does not offer a tier; "" where it does, or where it should.
+func offered(tier string) string {
+	switch tier {
+	case TierBubblewrap:
+		if _, err := findBubblewrap(bubblewrapPlaces); err != nil {
+			return err.Error()
+		}
+	case TierLandlock:
+		if abi, err := sandbox.LandlockABI(); err != nil || abi < sandbox.MinLandlockABI {
+			return fmt.Sprintf("Landlock ABI %d, %v", abi, err)
+		}
+	}
+	return ""
+}
+
+// eachTier runs a test in all tiers.
 func eachTier(t *testing.T, test func(*testing.T, func(*Config))) {
-	t.Run(TierNone, func(t *testing.T) { test(t, func(*Config) {}) })
-	t.Run(TierNamespaces, func(t *testing.T) { test(t, sandboxed(t)) })
+	for _, tier := range Tiers {
+		t.Run(tier, func(t *testing.T) { test(t, in(t, tier)) })
+	}
+}
+
+var (
+	boxes  = []string{TierNamespaces, TierBubblewrap}               // tools have a view of their own
+	fences = []string{TierNamespaces, TierBubblewrap, TierLandlock} // all that is a sandbox
+)
+
+func eachOf(t *testing.T, tiers []string, test func(t *testing.T, tier string)) {
+	for _, tier := range tiers {
+		t.Run(tier, func(t *testing.T) { test(t, tier) })
+	}
 }
 
 func shell(text string) *engines.Job { return job("/bin/sh", "-c", text) }
@@ -53,12 +91,18 @@ func wantUser() int {
 	return os.Geteuid()
 }
 
-func TestSandboxHasNoRights(t *testing.T) {
-	e := newEngine(t, sandboxed(t))
+func TestSandboxHasNoRights(t *testing.T) { eachOf(t, fences, testSandboxHasNoRights) }
+
+func testSandboxHasNoRights(t *testing.T, tier string) {
+	e := newEngine(t, in(t, tier))
 	u := begin(t, e, "out:up", "block")
 	pids := enginetest.Marked(u.marker)
 	if len(pids) != 1 {
 		t.Fatalf("there are %d processes", len(pids))
+	}
+	capabilities := "CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\n"
+	if tier == TierLandlock && os.Geteuid() != 0 { // who has no rights cannot give up those of programs, which have no effect
+		capabilities, _, _ = strings.Cut(capabilities, "CapBnd")
 	}
 	// As the host sees it: mapped to its root, a process may write what belongs to that, with no capability at all.
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pids[0]))
@@ -68,7 +112,7 @@ func TestSandboxHasNoRights(t *testing.T) {
 	id := fmt.Sprint(wantUser())
 	for _, want := range []string{
 		"Uid:\t" + strings.Repeat(id+"\t", 3) + id + "\n",
-		"CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\n",
+		capabilities,
 		"NoNewPrivs:\t1\n", "Seccomp:\t2\n",
 	} {
 		if !strings.Contains(string(text), want) {
@@ -78,21 +122,27 @@ func TestSandboxHasNoRights(t *testing.T) {
 	for _, kind := range []string{"user", "mnt", "pid", "ipc", "net", "uts", "cgroup"} {
 		ours, err := os.Readlink("/proc/self/ns/" + kind)
 		theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pids[0], kind))
-		if os.Geteuid() == 0 && (err != nil || err2 != nil || ours == theirs) {
+		if tier != TierLandlock && os.Geteuid() == 0 && (err != nil || err2 != nil || ours == theirs) {
 			t.Errorf("the namespace %s: ours is %s, that of the tool %s, %v %v", kind, ours, theirs, err, err2)
 		}
 	}
 }
 
-func TestSandboxShowsNothingElse(t *testing.T) {
+func TestSandboxShowsNothingElse(t *testing.T) { eachOf(t, boxes, testSandboxShowsNothingElse) }
+
+func testSandboxShowsNothingElse(t *testing.T, tier string) {
 	t.Setenv("EXECUTOR_TEST_SECRET", "only-for-the-executor")
-	e := newEngine(t, sandboxed(t))
+	e := newEngine(t, in(t, tier))
 	for _, c := range []struct{ name, text, want string }{
 		{"the root", `ls / | grep -vxE 'bin|sbin|lib(32|64|x32)?'`, "dev\netc\nproc\nrun\ntmp\nusr\nvar\nwork\n"},
 		{"devices", "ls /dev", "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\nurandom\nzero\n"},
 		{"processes", "for p in /proc/[0-9]*; do [ $p = /proc/1 -o $p = /proc/2 -o $p = /proc/$$ ] || echo $p; done", ""},
 		{"no file of the host's users", "grep -c . /etc/passwd; ls /etc/shadow /root /home /sys /var/lib 2>/dev/null", "3\n"},
-		{"nothing of the first process", "cat /proc/1/environ /proc/1/mem /proc/1/maps 2>/dev/null; ls /proc/1/fd /proc/1/root 2>/dev/null", ""},
+		{"nothing of the first process", map[string]string{
+			TierNamespaces: "cat /proc/1/environ /proc/1/mem /proc/1/maps 2>/dev/null; ls /proc/1/fd /proc/1/root 2>/dev/null",
+			// It is bwrap, and the second is a shell that waits: they have nothing to hide, and cannot be changed.
+			TierBubblewrap: "cat /proc/[12]/environ | tr '\\0' '\\n' | grep -v ^PWD=/; (echo x >/proc/1/mem) 2>/dev/null && echo memory; (echo x >/proc/2/mem) 2>/dev/null && echo memory; readlink /proc/[12]/fd/* | grep -v ^pipe: | grep -v ^anon_inode:",
+		}[tier], ""},
 		{"its environment", "grep -l only-for-the-executor /proc/*/environ 2>/dev/null", ""},
 		{"descriptors", "ls /proc/self/fd", "0\n1\n2\n3\n"}, // 3 is the directory that it reads
 		{"read-only", `for f in / /usr /etc /dev /run /proc/sys/kernel; do touch $f/x 2>/dev/null && echo $f; done; (echo x >$ARGS_FILE) 2>/dev/null && echo args; (echo x >/proc/sys/kernel/core_pattern) 2>/dev/null && echo core`, ""},
@@ -110,8 +160,10 @@ func TestSandboxShowsNothingElse(t *testing.T) {
 	}
 }
 
-func TestSandboxNetwork(t *testing.T) {
-	e := newEngine(t, sandboxed(t))
+func TestSandboxNetwork(t *testing.T) { eachOf(t, boxes, testSandboxNetwork) }
+
+func testSandboxNetwork(t *testing.T, tier string) {
+	e := newEngine(t, in(t, tier))
 	devices := func(network string) string {
 		j := shell("tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '")
 		j.Spec.Common().Network = network
@@ -120,7 +172,7 @@ func TestSandboxNetwork(t *testing.T) {
 		if want == "" {
 			want = "none"
 		}
-		if err != nil || exit.Isolation.Network != want || exit.Isolation.Tier != TierNamespaces {
+		if err != nil || exit.Isolation.Network != want || exit.Isolation.Tier != tier {
 			t.Errorf("network %q: %+v, %v", network, exit, err)
 		}
 		return run(t, e, j)
@@ -143,12 +195,20 @@ func TestSandboxNetwork(t *testing.T) {
 }
 
 // The numbers are those of this architecture, by the names of x/sys: what is denied is tried as a tool would.
-func TestSandboxDeniesSystemCalls(t *testing.T) {
+func TestSandboxDeniesSystemCalls(t *testing.T) { eachOf(t, fences, testSandboxDeniesSystemCalls) }
+
+func testSandboxDeniesSystemCalls(t *testing.T, tier string) {
 	const python = "/usr/bin/python3"
 	if _, err := os.Stat(python); err != nil {
 		t.Skip("SKIPPED: there is no python3 to make system calls with")
 	}
-	e := newEngine(t, sandboxed(t))
+	e := newEngine(t, in(t, tier))
+	inLandlock := func(errno unix.Errno) unix.Errno {
+		if tier == TierLandlock {
+			return errno
+		}
+		return 0
+	}
 	for _, c := range []struct {
 		name string
 		call string // of libc's syscall
@@ -172,10 +232,13 @@ func TestSandboxDeniesSystemCalls(t *testing.T) {
 		{"alg socket", fmt.Sprintf("%d, %d, 5, 0", unix.SYS_SOCKET, unix.AF_ALG), unix.EAFNOSUPPORT},
 		{"typing for others", fmt.Sprintf("%d, 0, %d, 0", unix.SYS_IOCTL, unix.TIOCSTI), unix.EPERM},
 		{"what is allowed: personality", fmt.Sprintf("%d, 0xffffffff", unix.SYS_PERSONALITY), 0},
-		{"what is allowed: socket", fmt.Sprintf("%d, %d, 1, 0", unix.SYS_SOCKET, unix.AF_INET6), 0},
+		{"what is allowed: socket", fmt.Sprintf("%d, %d, 1, 0", unix.SYS_SOCKET, unix.AF_INET6), inLandlock(unix.EAFNOSUPPORT)},
+		{"shared memory", fmt.Sprintf("%d, 4711, 4096, 0o1600", unix.SYS_SHMGET), inLandlock(unix.EPERM)},
+		{"a message queue", fmt.Sprintf("%d, b'tool', 0o100, 0o600, 0", unix.SYS_MQ_OPEN), inLandlock(unix.EPERM)},
+		{"limits of another process", fmt.Sprintf("%d, os.getppid(), 7, 0, 0", unix.SYS_PRLIMIT64), inLandlock(unix.EPERM)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			text := "import ctypes; l = ctypes.CDLL(None, use_errno=True); r = l.syscall(" + c.call + "); print(ctypes.get_errno() if r < 0 else 0)"
+			text := "import ctypes, os; l = ctypes.CDLL(None, use_errno=True); r = l.syscall(" + c.call + "); print(ctypes.get_errno() if r < 0 else 0)"
 			if got, want := run(t, e, job(python, "-c", text)), fmt.Sprintf("%d\n", int(c.want)); got != want {
 				t.Errorf("its error is %q, %q is right", got, want)
 			}
@@ -183,8 +246,10 @@ func TestSandboxDeniesSystemCalls(t *testing.T) {
 	}
 }
 
-func TestSandboxMounts(t *testing.T) {
-	data, outside := t.TempDir(), t.TempDir()
+func TestSandboxMounts(t *testing.T) { eachOf(t, boxes, testSandboxMounts) }
+
+func testSandboxMounts(t *testing.T, tier string) {
+	data, outside := openDir(t), openDir(t)
 	for _, dir := range []string{data, outside} {
 		if err := os.Chmod(dir, 0o777); err != nil { // tools have another user
 			t.Fatal(err)
@@ -193,7 +258,7 @@ func TestSandboxMounts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	e := newEngine(t, sandboxed(t), func(c *Config) { c.Sandbox.MountRoots = []string{data + ":rw"} })
+	e := newEngine(t, in(t, tier), func(c *Config) { c.Sandbox.MountRoots = []string{data + ":rw"} })
 	with := func(text string, m ...contracts.Mount) *engines.Job {
 		j := shell(text)
 		j.Spec.Common().Mounts = m
@@ -230,7 +295,11 @@ func TestSandboxMounts(t *testing.T) {
 }
 
 func TestSandboxShowsTheContractsDirectory(t *testing.T) {
-	base := t.TempDir()
+	eachOf(t, fences, testSandboxShowsTheContractsDirectory)
+}
+
+func testSandboxShowsTheContractsDirectory(t *testing.T, tier string) {
+	base := openDir(t)
 	if err := os.WriteFile(filepath.Join(base, "tool.sh"), []byte("#!/bin/sh\ncat \"$0\" | wc -l; echo x >here 2>/dev/null || echo read-only; ls secret; cat key\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +308,7 @@ func TestSandboxShowsTheContractsDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	e := newEngine(t, sandboxed(t), func(c *Config) {
+	e := newEngine(t, in(t, tier), func(c *Config) {
 		c.Sandbox.Secrets = []string{filepath.Join(base, "secret"), filepath.Join(base, "key")}
 	})
 	j := job("./tool.sh")
@@ -266,8 +335,10 @@ func TestSandboxShowsTheContractsDirectory(t *testing.T) {
 	})
 }
 
-func TestSandboxCaches(t *testing.T) {
-	e := newEngine(t, sandboxed(t))
+func TestSandboxCaches(t *testing.T) { eachOf(t, boxes, testSandboxCaches) }
+
+func testSandboxCaches(t *testing.T, tier string) {
+	e := newEngine(t, in(t, tier))
 	with := func(text string) *engines.Job {
 		j := shell(text)
 		j.Spec.Common().CacheMounts = contracts.CacheMounts{{Name: "inner", Path: "~/.cache/pip"}, {Name: "outer", Path: "~/.cache"}, {Name: "far", Path: "/var/cache/far"}}
@@ -280,7 +351,9 @@ func TestSandboxCaches(t *testing.T) {
 }
 
 // The rights of root make much possible that an ordinary user cannot do, and the other way round.
-func TestSandboxOfAnOrdinaryUser(t *testing.T) {
+func TestSandboxOfAnOrdinaryUser(t *testing.T) { eachOf(t, fences, testSandboxOfAnOrdinaryUser) }
+
+func testSandboxOfAnOrdinaryUser(t *testing.T, tier string) {
 	data := filepath.Join(t.TempDir(), "data")
 	if err := os.Mkdir(data, 0o755); err != nil {
 		t.Fatal(err)
@@ -290,23 +363,36 @@ func TestSandboxOfAnOrdinaryUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	c := helper{DataDir: dir, Capture: true, Sandbox: true, Times: 3}.command(t, "/bin/sh", "-c", "id -u; cat /proc/self/uid_map; echo x >y; cat y; grep -E 'CapEff|CapBnd|Seccomp:' /proc/self/status; cat /proc/1/environ 2>/dev/null; ls -d /proc/[0-9]* | head -2")
+	in(t, tier) // is it there?
+	script := "id -u; cat /proc/self/uid_map; echo x >y; cat y; grep -E 'CapEff|CapBnd|Seccomp:' /proc/self/status; for p in /proc/[0-9]*; do [ ${p#/proc/} -lt 50 ] || echo $p; done"
+	one := `1000\n +1000 +65534 +1\nx\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nSeccomp:\t2\n`
+	if tier == TierLandlock {
+		script = "id -u; echo x >y; cat y; grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status; cat /proc/1/environ 2>/dev/null; (echo x >/var/tmp/x) 2>/dev/null && echo wrote; ls /var/tmp /etc 2>/dev/null; true"
+		one = `65534\nx\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n`
+	}
+	c := helper{DataDir: dir, Capture: true, Sandbox: true, Tier: tier, Times: 3}.command(t, "/bin/sh", "-c", script)
 	asNobody(t, c, dir)
 	out, err := c.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	one := regexp.MustCompile(`^(1000\n +1000 +65534 +1\nx\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nSeccomp:\t2\n/proc/1\n/proc/2\n){3}$`)
-	if os.Getuid() == 0 && !one.Match(out) {
+	three := regexp.MustCompile("^(" + one + "){3}$")
+	if os.Getuid() == 0 && !three.Match(out) {
 		t.Errorf("it printed\n%s", out)
 	}
 }
 
 func TestKilledExecutorLeavesNoSandbox(t *testing.T) {
+	eachOf(t, fences, testKilledExecutorLeavesNoSandbox)
+}
+
+func testKilledExecutorLeavesNoSandbox(t *testing.T, tier string) {
 	for name, withShim := range map[string]bool{"the executor": false, "the executor and its helper at once": true} {
 		t.Run(name, func(t *testing.T) {
+			in(t, tier) // is it there?
 			marker := fmt.Sprintf("%016x", rand.Uint64())
-			c := helper{DataDir: t.TempDir(), Capture: true, Sandbox: true}.command(t, enginetest.Build(t), "mark:"+marker, "daemon:2", "ignore-term", "block", "forkbomb:20:setsid", "out:up\n", "ignore-term", "block")
+			data := openDir(t)
+			c := helper{DataDir: data, Capture: true, Sandbox: true, Tier: tier}.command(t, enginetest.Build(t), "mark:"+marker, "daemon:2", "ignore-term", "block", "forkbomb:20:setsid", "out:up\n", "ignore-term", "block")
 			stdout, err := c.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -326,13 +412,21 @@ func TestKilledExecutorLeavesNoSandbox(t *testing.T) {
 			}
 			c.Process.Kill()
 			c.Wait()
+			if withShim && tier == TierLandlock { // nothing is left that knows them; whoever comes next ends them
+				next := helper{DataDir: data, Capture: true, Sandbox: true, Tier: tier}.command(t, "/bin/true")
+				if out, err := next.CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+			}
 			enginetest.Eventually(t, "no process of the tool is left", func() bool { return len(enginetest.Marked(marker)) == 0 })
 		})
 	}
 }
 
-func TestKilledShimEndsItsSandbox(t *testing.T) {
-	e := newEngine(t, sandboxed(t))
+func TestKilledShimEndsItsSandbox(t *testing.T) { eachOf(t, fences, testKilledShimEndsItsSandbox) }
+
+func testKilledShimEndsItsSandbox(t *testing.T, tier string) {
+	e := newEngine(t, in(t, tier))
 	u := begin(t, e, "write:x:1", "background:2", "ignore-term", "block", "daemon:1", "block", "forkbomb:50:setsid", "out:up", "block")
 	enginetest.Eventually(t, "all are there", func() bool { return len(enginetest.Marked(u.marker)) > 50 })
 	if err := unix.Kill(theShim(t), unix.SIGKILL); err != nil {
@@ -345,8 +439,12 @@ func TestKilledShimEndsItsSandbox(t *testing.T) {
 	if u.err == nil || errors.Is(u.err, context.Canceled) {
 		t.Errorf("Run returned %v; it has to say that the tool was lost", u.err)
 	}
-	// The first process of the sandbox is beyond the reach of its tool.
-	if got := run(t, e, tool(t, "kill:parent:KILL", "kill:parent:STOP", "out:next")); got != "next" {
+	// What looks after a tool is beyond its reach. In what bubblewrap makes it has no parent, and 0 is its own group.
+	script := "kill -KILL $PPID; kill -STOP $PPID; printf next"
+	if tier == TierBubblewrap {
+		script = "printf next"
+	}
+	if got := run(t, e, shell(script)); got != "next" {
 		t.Errorf("the next run printed %q", got)
 	}
 	if left := files(e); len(left) > 0 {
@@ -370,8 +468,10 @@ func mounts(t *testing.T, e *Engine) (list []string) {
 	return list
 }
 
-func TestSandboxLeavesNoMounts(t *testing.T) {
-	e := newEngine(t, sandboxed(t))
+func TestSandboxLeavesNoMounts(t *testing.T) { eachOf(t, boxes, testSandboxLeavesNoMounts) }
+
+func testSandboxLeavesNoMounts(t *testing.T, tier string) {
+	e := newEngine(t, in(t, tier))
 	before := mounts(t, e)
 	var group sync.WaitGroup
 	for range 8 {
@@ -387,8 +487,10 @@ func TestSandboxLeavesNoMounts(t *testing.T) {
 	}
 }
 
-func TestLimits(t *testing.T) {
-	e := newEngine(t, sandboxed(t), func(c *Config) { c.Sandbox.oldKernel = true }) // on a later one that of processes needs no cgroup
+func TestLimits(t *testing.T) { eachOf(t, fences, testLimits) }
+
+func testLimits(t *testing.T, tier string) {
+	e := newEngine(t, in(t, tier), func(c *Config) { c.Sandbox.oldKernel = true }) // on a later one that of processes needs no cgroup
 	for controller, spec := range map[string]contracts.CommonSpec{
 		memoryController: {MemoryLimit: 64 << 20}, cpuController: {CPULimit: 200}, pidsController: {PidsLimit: 10},
 	} {
@@ -425,6 +527,9 @@ func TestLimits(t *testing.T) {
 				// Not where the tool goes on.
 				if exit, err = e.Run(t.Context(), with("background:1", "eat:256M", "sleep:300ms", "exit:0"), nil, nil); err != nil || exit.OOMKilled && exit.Code == 0 && exit.Signal == "" {
 					t.Errorf("a child beyond the limit: %+v, %v", exit, err)
+				}
+				if tier == TierLandlock {
+					return
 				}
 				// What is in /tmp is memory.
 				if exit, err = e.Run(t.Context(), jobOf(contracts.LocalSpec{CommonSpec: contracts.CommonSpec{MemoryLimit: 64 << 20, Command: contracts.Command{Argv: []string{"/bin/dd", "if=/dev/zero", "of=/tmp/x", "bs=1M", "count=200"}}}}), nil, nil); err != nil || !exit.OOMKilled {
@@ -501,13 +606,28 @@ func TestNoSandboxIsAnError(t *testing.T) {
 	c.Args = append([]string{"sh", "-c", `echo 0 >` + setting + ` && exec "$0" "$@"`, c.Path}, c.Args[1:]...)
 	c.Path = "/bin/sh"
 	same := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: same, GidMappings: same}
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: same, GidMappings: same, GidMappingsEnableSetgroups: true}
 	out, err := c.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "sysctl -w user.max_user_namespaces") {
 		t.Errorf("%v: %s", err, out)
 	}
-	// Where the operator says so, it goes on without.
-	again := helper{DataDir: t.TempDir(), Capture: true, Sandbox: true, MinTier: TierNone}.command(t, "/bin/sh", "-c", "grep Seccomp: /proc/self/status; id -u")
+	// Where the operator says so, it goes on with a weaker one, which needs no namespaces.
+	if why := offered(TierLandlock); why != "" {
+		t.Errorf("this machine does not offer the tier %s: %s", TierLandlock, why)
+	}
+	open := openDir(t)
+	weaker := helper{DataDir: open, Capture: true, Sandbox: true, MinTier: TierLandlock}.command(t, "/bin/sh", "-c", "grep Seccomp: /proc/self/status; id -u")
+	args := append(c.Args[:3:3], append([]string{weaker.Path}, weaker.Args[1:]...)...)
+	weaker = &exec.Cmd{Path: c.Path, Args: args, Env: weaker.Env, SysProcAttr: c.SysProcAttr}
+	if out, err := weaker.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "Seccomp:\t2\n65534\n") || !strings.Contains(string(out), "in a weaker sandbox") || !strings.Contains(string(out), "the sandbox bubblewrap does not work here: ") {
+		t.Errorf("%v: %s", err, out)
+	}
+	// Or without: nobody but root gets to this directory, so that the weaker one does not work either.
+	closed := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	again := helper{DataDir: filepath.Join(closed, "data"), Capture: true, Sandbox: true, MinTier: TierNone}.command(t, "/bin/sh", "-c", "grep Seccomp: /proc/self/status; id -u")
 	c.Args, c.Env = append(c.Args[:3:3], append([]string{again.Path}, again.Args[1:]...)...), again.Env
 	c = &exec.Cmd{Path: c.Path, Args: c.Args, Env: c.Env, SysProcAttr: c.SysProcAttr}
 	if out, err := c.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "Seccomp:\t0\n0\n") || !strings.Contains(string(out), "without a sandbox") {

@@ -63,7 +63,7 @@ func (v *view) cover(secrets []string, empty string) {
 			if !info.IsDir() {
 				over.Source = "/dev/null"
 			}
-			v.plan.Binds = append(v.plan.Binds, over)
+			v.plan.Binds, v.covered = append(v.plan.Binds, over), append(v.covered, resolved)
 		}
 	}
 }

@@ -28,7 +28,7 @@ const (
 // ShimInvoked reports whether this process was started as a shim. The program, and every test binary that uses the
 // engine, asks first thing and calls ShimMain if so.
 func ShimInvoked() bool {
-	return len(os.Args) == 1 && (os.Args[0] == shimName || os.Args[0] == probeFile)
+	return len(os.Args) == 1 && (os.Args[0] == shimName || os.Args[0] == probeFile) || len(os.Args) == 2 && os.Args[1] == probeFile
 }
 
 // ShimMain runs tools for the executor at the other end of the socket until that closes, then exits the process.
@@ -36,7 +36,7 @@ func ShimInvoked() bool {
 // It is one loop on one thread, with system calls that block: the parent-death signal of a tool belongs to the thread
 // that forked, and nothing here must wait for a scheduler.
 func ShimMain() {
-	if os.Args[0] == probeFile {
+	if os.Args[len(os.Args)-1] == probeFile {
 		os.Exit(0)
 	}
 	runtime.LockOSThread()
@@ -44,11 +44,13 @@ func ShimMain() {
 		fmt.Fprintln(os.Stderr, "executor: the helper that starts tools:", err)
 		os.Exit(1)
 	}
-	var ready ahead
+	var ours shimBoxes
 	for {
 		kind, text, files, err := receive()
-		if err != nil {
-			os.Exit(0) // the executor is gone, and no tool runs; a sandbox that waits for one ends with us
+		ours.collect()
+		if err != nil { // the executor is gone, and no tool runs
+			ours.close()
+			os.Exit(0)
 		}
 		if kind != frameStart && kind != frameAhead {
 			continue // a stop that came after the end
@@ -59,16 +61,19 @@ func ShimMain() {
 			os.Exit(1)
 		}
 		if kind == frameAhead {
-			ready.make(start.Box)
+			ours.make(start.Box)
 			continue
 		}
-		s := shim{}
-		s.run(start, files, &ready)
+		s := shim{boxes: &ours}
+		s.run(start, files)
 		alone := s.alone || send(s.ended) != nil
-		if s.box != nil {
-			s.collect()
+		if s.box != nil && s.over {
+			s.box.Close()
+		} else if s.box != nil {
+			ours.leave(s.box)
 		}
 		if alone {
+			ours.close()
 			if start.Remove != "" {
 				_ = removeTree(start.Remove) // nobody is left to hear of a failure
 			}
@@ -134,9 +139,12 @@ type shim struct {
 	pidfd int // of that; below 0: the kernel has none
 	box   *sandbox.Process
 	seen  bool // its end was awaited
-	over  bool // it has ended and was collected
-	asked bool // for the end of the tool
-	alone bool // the executor is gone
+	boxes *shimBoxes
+	boxed bool  // first is the first process of its sandbox, not the tool
+	room  *room // its namespaces, where another program made them
+	over  bool  // it has ended and was collected
+	asked bool  // for the end of the tool
+	alone bool  // the executor is gone
 	ended ended
 }
 
@@ -144,19 +152,22 @@ type shim struct {
 var ownPeak int64
 
 // run starts a tool, waits for its end, and ends what it left behind.
-func (s *shim) run(start startRequest, files []int, ready *ahead) {
-	err := s.begin(start, files, ready)
+func (s *shim) run(start startRequest, files []int) {
+	closeFiles := func() {
+		for _, fd := range files {
+			unix.Close(fd)
+		}
+		files = nil
+	}
+	err := s.begin(start, files)
 	if err == nil && start.Ahead {
-		// What waits for a run can be killed just as it gets one. The tool was not started then, and gets another sandbox.
-		if s.await(); s.over && !s.asked && !s.box.Began() {
+		if s.await(closeFiles); s.lost() && files != nil {
 			s.box.Close()
-			*s = shim{}
-			err = s.begin(start, files, ready)
+			*s = shim{boxes: s.boxes}
+			err = s.begin(start, files)
 		}
 	}
-	for _, fd := range files {
-		unix.Close(fd)
-	}
+	closeFiles()
 	if err != nil {
 		s.ended.Error = err.Error()
 		var errno syscall.Errno
@@ -165,7 +176,7 @@ func (s *shim) run(start startRequest, files []int, ready *ahead) {
 		}
 		return
 	}
-	s.await()
+	s.await(nil)
 	if s.box == nil {
 		unix.Close(s.pidfd)
 		s.endAll()
@@ -173,6 +184,7 @@ func (s *shim) run(start startRequest, files []int, ready *ahead) {
 		r := s.box.Report()
 		if !r.Gone {
 			s.endAll()
+			r = s.box.Report()
 		}
 		s.heed(r)
 	}
@@ -180,11 +192,11 @@ func (s *shim) run(start startRequest, files []int, ready *ahead) {
 }
 
 // begin starts the first process of the tool, or has its sandbox do so.
-func (s *shim) begin(start startRequest, files []int, ready *ahead) (err error) {
+func (s *shim) begin(start startRequest, files []int) (err error) {
 	if start.Ahead || len(start.Box) > 0 {
-		return s.startBox(start, files, ready)
+		return s.startBox(start, files)
 	}
-	ready.end() // it would be taken for something of the tool
+	s.boxes.end() // it would be taken for something of the tool
 	s.pidfd = -1
 	s.first, _, err = syscall.StartProcess(start.Path, start.Argv, &syscall.ProcAttr{
 		Dir: start.Dir, Env: start.Env, Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
@@ -193,151 +205,97 @@ func (s *shim) begin(start startRequest, files []int, ready *ahead) (err error) 
 	return err
 }
 
-// collect waits for the end of a sandbox in which nothing is left, after the executor has heard.
-func (s *shim) collect() {
-	var status unix.WaitStatus
-	for !s.over {
-		if _, err := unix.Wait4(s.first, &status, 0, nil); err != unix.EINTR {
-			break
-		}
-	}
-	s.box.Close()
-}
+// boxTime is how long a sandbox may take to end after its tool was killed.
+const boxTime = time.Second
 
-// ahead is a sandbox that was made before there was a tool for it.
-type ahead struct {
-	plan *sandbox.Plan
-	box  *sandbox.Process // nil: there is none
-}
+// How long is waited for the end of a tool, in milliseconds, before something is done again.
+const (
+	whileRunning  = 1000
+	whileStarting = 20 // its streams are held as long as it has not begun
+	whileStopping = 5  // what starts just now has not got the signal
+	withoutPidfd  = 5  // a kernel before 5.4: the end is looked for
+)
 
-// make makes it, instead of what there was. What fails now is tried again by the run that needs it.
-func (a *ahead) make(box []string) {
-	a.end()
-	var err error
-	if a.plan, err = sandbox.Decode(box); err == nil {
-		if one, err := sandbox.Make(a.plan, sandbox.Ahead); err == nil {
-			a.box = one
-		}
-	}
-}
-
-func (a *ahead) end() {
-	if a.box != nil {
-		a.box.End()
-		a.box = nil
-	}
-}
-
-// startBox starts a tool in the sandbox that was made ahead for it, or in one that it makes. It says which process that is: if
-// this one is killed, the executor has to wait for the end of that.
-func (s *shim) startBox(start startRequest, files []int, ready *ahead) (err error) {
-	tool := sandbox.Tool{Path: start.Path, Argv: start.Argv, Env: start.Env, Dir: start.Dir, Args: []byte(start.Args), Cgroups: start.Cgroups, Streams: [3]int(files)}
-	if start.Ahead && ready.box != nil && ready.box.Waits(tool) {
-		s.box, ready.box = ready.box, nil
-	} else {
-		ready.end()
-		plan := ready.plan
-		if !start.Ahead {
-			plan, err = sandbox.Decode(start.Box)
-		} else if plan == nil {
-			err = errBroken
-		}
-		if err == nil {
-			s.box, err = sandbox.Make(plan, tool.Room())
-		}
-	}
-	if err == nil {
-		err = s.box.Enter(tool)
-	}
-	if err != nil {
-		s.box = nil
-		s.ended.Step = "start"
-		return err
-	}
-	s.first, s.pidfd = s.box.PID, s.box.PidFD
-	_ = sendFrame(frameBegun, binary.LittleEndian.AppendUint32(nil, uint32(s.first))) // who is gone is missed soon enough
-	return nil
-}
-
-// heed takes what the sandbox said about itself. Where it said nothing it was killed, and its end is that of the tool.
-func (s *shim) heed(r sandbox.Report) {
-	if r.Gone {
-		s.ended.CPU = time.Duration(r.Usage.Utime.Nano() + r.Usage.Stime.Nano())
-		s.sawPeak(r.Usage.Maxrss)
-	}
-	switch {
-	case r.Failed: // then what would have become the tool has ended, too
-		s.ended.Error, s.ended.Errno, s.ended.Step = r.Errno.Error(), int(r.Errno), r.Step
-	case r.Ended:
-		s.ended.Status = int(r.Status)
-	}
-}
-
-// boxTime is how long a sandbox may take to end, in milliseconds, after its tool was killed.
-const boxTime = 1000
-
-// await returns when the tool's first process has ended, or must end now.
-func (s *shim) await() {
+// await returns when the tool's first process has ended, or must end now; started is called once that has taken its streams.
+func (s *shim) await(started func()) {
 	if s.seen {
 		return
 	}
 	s.seen = true
-	timeout, killed := 1000, false
-	if s.pidfd < 0 { // a kernel before 5.4: look for the end ourselves
-		timeout = 5
-	}
-	said := -1
-	if s.box != nil {
-		said = s.box.Said()
-	}
+	var killed time.Time
+	asked, told := false, false // for the end, by a signal, and somebody has heard that
 	for {
-		fds := []unix.PollFd{{Fd: int32(s.pidfd), Events: unix.POLLIN}, {Fd: shimSocket, Events: unix.POLLIN}, {Fd: int32(said), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, timeout)
-		if killed && err == nil && n == 0 {
+		timeout := whileRunning
+		switch {
+		case asked && !told || !killed.IsZero():
+			timeout = whileStopping
+		case s.pidfd < 0:
+			timeout = withoutPidfd
+		case started != nil:
+			timeout = whileStarting
+		}
+		fds := []unix.PollFd{{Fd: int32(s.pidfd), Events: unix.POLLIN}, {Fd: shimSocket, Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLIN}}
+		if s.box != nil {
+			fds[2].Fd = int32(s.box.Said())
+		}
+		if _, err := unix.Poll(fds, timeout); err != nil && !errors.Is(err, unix.EINTR) {
 			return
 		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
+		if fds[2].Revents != 0 && s.box.Report().Gone {
 			return
 		}
 		// Orphans of the tool that end meanwhile, each of which interrupts the poll, must not stay as zombies: a tool that
 		// runs for days would use up all process ids.
-		if fds[2].Revents != 0 && s.box.Report().Gone {
-			return
-		}
 		if s.reap(); s.over {
 			return
 		}
-		if fds[1].Revents == 0 {
-			continue
+		if started != nil && (!s.boxed || s.box.Began()) {
+			started()
+			started = nil
 		}
-		kind, _, _, err := receive()
-		switch {
-		case err != nil:
-			s.alone = true
-			return
-		case kind == frameTerm:
-			s.asked = true
-			if s.box == nil {
-				unix.Kill(-s.first, unix.SIGTERM)
-			}
-			for _, p := range descendants(os.Getpid()) {
-				if group, err := unix.Getpgid(p.pid); err == nil && group != s.first && p.pid != s.first {
-					p.signal(unix.SIGTERM)
+		if fds[1].Revents != 0 {
+			kind, _, _, err := receive()
+			switch {
+			case err != nil:
+				s.alone = true
+				return
+			case kind == frameTerm:
+				s.asked, asked = true, true
+			case kind == frameKill:
+				s.asked = true
+				if !s.boxed {
+					return
 				}
+				killed = time.Now()
 			}
-		case kind == frameKill:
-			s.asked = true
-			if s.box == nil {
+		}
+		switch {
+		case !killed.IsZero():
+			if time.Since(killed) > boxTime {
 				return
 			}
-			// The first process of the sandbox sees its tool die, and ends the others: so it can say what they used. Where it
-			// does not, it is ended.
-			for _, p := range descendants(s.first) {
-				p.signal(unix.SIGKILL)
-			}
-			timeout, killed = boxTime, true
+			s.killBox()
+		case asked && !told:
+			told = s.terminate()
 		}
 	}
+}
+
+// terminate asks the processes of the tool to end, and reports whether there are any.
+func (s *shim) terminate() (any bool) {
+	if !s.boxed {
+		unix.Kill(-s.first, unix.SIGTERM)
+	} else if !s.box.Began() {
+		unix.Kill(s.first, unix.SIGKILL)
+		return true
+	}
+	for _, p := range descendants(os.Getpid()) {
+		if group, err := unix.Getpgid(p.pid); err == nil && group != s.first && p.pid != s.first && !s.room.holds(p.pid) && !s.boxes.holds(p.pid) {
+			p.signal(unix.SIGTERM)
+			any = true
+		}
+	}
+	return any || !s.boxed
 }
 
 // reap collects what has ended, and reports whether no child is left. We are the parent of all orphans, so then nothing
@@ -354,6 +312,9 @@ func (s *shim) reap() (none bool) {
 			return true
 		case pid == 0:
 			return false
+		}
+		if s.boxes.gone(pid) {
+			continue
 		}
 		if pid == s.first {
 			s.over, s.ended.Status = true, int(status)
@@ -389,6 +350,7 @@ func readPeak() int64 {
 
 // endAll ends all descendants and collects them.
 func (s *shim) endAll() {
+	s.endRoom()
 	var tree hunt
 	for round := 1; !s.reap(); round++ {
 		killChildren()

@@ -34,8 +34,6 @@ type supervisor struct {
 	log     zerolog.Logger
 	mu      sync.Mutex
 	idle    []*shimProcess // the last used last
-	inUse   int
-	peak    int // most that were in use at a time since retire was last called
 	closed  bool
 	growing bool // one is being started ahead
 	timer   *time.Timer
@@ -44,10 +42,12 @@ type supervisor struct {
 
 // shimProcess is a shim as the executor sees it. It has one run at a time.
 type shimProcess struct {
-	process *os.Process
-	socket  *net.UnixConn
-	gone    chan struct{} // closed: the process has ended
-	box     int           // first process of the sandbox of the current run; 0: there is none, or it is not known yet
+	process  *os.Process
+	socket   *net.UnixConn
+	gone     chan struct{} // closed: the process has ended
+	used     time.Time     // when it was put back
+	box      int           // first process of the sandbox of the current run; 0: there is none, or it is not known yet
+	boxBegan string        // when that was started, in ticks since the boot
 
 	plan []string  // of the sandbox that waits in it; nil: none does
 	look string    // what the plan's sources were when it was made
@@ -60,23 +60,19 @@ func newSupervisor(log zerolog.Logger) *supervisor { return &supervisor{log: log
 func (s *supervisor) warm() error {
 	one, err := s.start()
 	if err == nil {
-		s.mu.Lock()
-		s.inUse++
-		s.mu.Unlock()
 		s.put(one)
 	}
 	return err
 }
 
-// get returns an idle shim, best one in which a sandbox of that plan waits, or a new one. The plan is nil where no sandbox is
-// wanted.
+// get returns an idle shim, best one in which a sandbox of that plan waits, or a new one. The plan is nil where none that was
+// made ahead is wanted.
 func (s *supervisor) get(plan []string, look string) (*shimProcess, error) {
 	s.mu.Lock()
-	s.inUse++
-	s.peak = max(s.peak, s.inUse)
 	one := s.takeIdle(plan, look)
-	if plan != nil && len(s.idle) == 0 && !s.growing && !s.closed {
-		// Runs that come one after the other find a sandbox ready if one is made while another is used.
+	if plan != nil && !s.growing && !s.closed && len(s.idle) < mostAheadOfRuns && !slices.ContainsFunc(s.idle, func(p *shimProcess) bool { return p.fits(plan, look) }) {
+		// Runs that come one after the other find a sandbox ready if one is made while another is used; and contracts in turn
+		// do not take the sandboxes of each other.
 		s.growing = true
 		s.wait.Go(func() { s.grow(plan, look) })
 	}
@@ -84,26 +80,21 @@ func (s *supervisor) get(plan []string, look string) (*shimProcess, error) {
 	if one != nil {
 		return one, nil
 	}
-	one, err := s.start()
-	if err != nil {
-		s.mu.Lock()
-		s.inUse--
-		s.mu.Unlock()
-	}
-	return one, err
+	return s.start()
 }
+
+// mostAheadOfRuns bounds the shims that are started for a run that has not come.
+const mostAheadOfRuns = 8
+
+// readyAfter is how long it takes to make a sandbox, most often.
+const readyAfter = 3 * time.Millisecond
 
 // takeIdle returns the idle shim that serves the plan best, and removes it from the idle ones; nil: there is none.
 func (s *supervisor) takeIdle(plan []string, look string) *shimProcess {
 	for len(s.idle) > 0 {
 		best := len(s.idle) - 1
 		if plan != nil {
-			best = 0 // the one that waited longest for a run of its own plan
-			for i, one := range s.idle {
-				if one.fits(plan, look) && !(s.idle[best].fits(plan, look) && s.idle[best].made.Before(one.made)) {
-					best = i
-				}
-			}
+			best = s.best(plan, look)
 		}
 		one := s.idle[best]
 		s.idle = slices.Delete(s.idle, best, best+1)
@@ -118,6 +109,30 @@ func (s *supervisor) takeIdle(plan []string, look string) *shimProcess {
 	return nil
 }
 
+// best is the place of the idle shim in which a sandbox of the plan is ready: of several the one that was used last, so that
+// those retire that are not needed. Where none is it is one that makes one, then one that has none, then the one that waited
+// longest.
+func (s *supervisor) best(plan []string, look string) (best int) {
+	rank := func(one *shimProcess) int {
+		switch {
+		case one.plan == nil:
+			return 1
+		case !one.fits(plan, look):
+			return 0
+		case time.Since(one.made) < readyAfter:
+			return 2
+		}
+		return 3
+	}
+	most := -1
+	for i, one := range s.idle {
+		if r := rank(one); r > most || r == 3 && r == most {
+			best, most = i, r
+		}
+	}
+	return best
+}
+
 // fits reports whether a sandbox of that plan waits in the shim.
 func (p *shimProcess) fits(plan []string, look string) bool {
 	return p.plan != nil && p.look == look && slices.Equal(p.plan, plan)
@@ -126,16 +141,13 @@ func (p *shimProcess) fits(plan []string, look string) bool {
 // grow starts a shim for the next run.
 func (s *supervisor) grow(plan []string, look string) {
 	one, err := s.start()
-	s.mu.Lock()
-	s.growing = false
-	if err == nil {
-		s.inUse++
-	}
-	s.mu.Unlock()
 	if err == nil { // else the run that needs one says so
 		one.ahead(plan, look)
 		s.put(one)
 	}
+	s.mu.Lock()
+	s.growing = false
+	s.mu.Unlock()
 }
 
 // ahead has the shim make a sandbox for the next run. A failure is seen by that.
@@ -149,11 +161,11 @@ func (p *shimProcess) ahead(plan []string, look string) {
 func (s *supervisor) put(one *shimProcess) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.inUse--
 	if s.closed {
 		one.socket.Close()
 		return
 	}
+	one.used = time.Now()
 	s.idle = append(s.idle, one)
 	s.watch()
 }
@@ -167,41 +179,35 @@ func (s *supervisor) watch() {
 
 // discard ends a shim that failed. It ends its tool before itself, if it still can.
 func (s *supervisor) discard(one *shimProcess) {
-	s.mu.Lock()
-	s.inUse--
-	s.mu.Unlock()
 	one.socket.Close()
 	one.process.Signal(unix.SIGCONT)
 	<-one.gone
 	if one.box != 0 {
-		awaitBox(one.box)
+		awaitBox(one.box, one.boxBegan)
 	}
 }
 
 // awaitBox waits for the end of a sandbox whose shim is gone: the kernel ends its first process with the shim, and all
-// others with that, but not at once.
-func awaitBox(pid int) {
+// others with that, but not at once. A first process that is a zombie has no others any more.
+func awaitBox(pid int, began string) {
 	for end := time.Now().Add(huntingTime); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		// Only the processes of sandboxes and shims are called so; who got the id later is not.
-		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil || string(name) != shimName+"\x00" {
+		if _, started, ok := stat(pid); !ok || started != began || isZombie(pid) {
 			return
 		}
 	}
 }
 
-// retire ends the shims that were not needed since it was last called, and has sandboxes made again that waited for long.
+// retire ends shims that were idle for long, and has sandboxes made again that waited for long.
 func (s *supervisor) retire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	for len(s.idle) > max(1, s.peak+1-s.inUse) {
+	for len(s.idle) > 1 && time.Since(s.idle[0].used) >= idleShims {
 		s.idle[0].socket.Close()
 		s.idle = s.idle[1:]
 	}
-	s.peak = s.inUse
 	s.timer = nil
 	for _, one := range s.idle {
 		if one.plan != nil && time.Since(one.made) >= boxAge {
@@ -265,7 +271,7 @@ func (s *supervisor) start() (*shimProcess, error) {
 // SIGKILL after the grace. begun is called once the tool has its streams. An error means that the shim failed.
 func (p *shimProcess) run(ctx context.Context, start startRequest, streams *streams, grace time.Duration, begun func()) (ended, error) {
 	rights := unix.UnixRights(int(streams.files[0].Fd()), int(streams.files[1].Fd()), int(streams.files[2].Fd()))
-	p.box = 0
+	p.box, p.boxBegan = 0, ""
 	frame := frameOf(frameStart, start.encode())
 	n, _, err := p.socket.WriteMsgUnix(frame, rights, nil)
 	if err == nil && n < len(frame) {
@@ -329,6 +335,7 @@ func (p *shimProcess) read() (e ended, err error) {
 			return e, errors.New("sent a broken message")
 		}
 		p.box = int(binary.LittleEndian.Uint32(text))
+		_, p.boxBegan, _ = stat(p.box)
 	}
 }
 

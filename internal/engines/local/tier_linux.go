@@ -21,14 +21,16 @@ type tier struct {
 	name string
 	// prepare makes the engine ready to run tools so; an error says why that cannot be.
 	prepare func(*Engine) error
-	// remedy says what the operator can do about a failure, "" where nothing is known.
-	remedy func(step string, errno syscall.Errno) string
+	// remedy says what the operator can do about a sandbox that could not be made, "" where nothing is known.
+	remedy func(ended) string
 }
 
 // tiers are all that there are, the strongest first. A new one is an entry here and in Tiers.
 var tiers = []tier{
 	{TierNamespaces, (*Engine).prepareNamespaces, namespacesRemedy},
-	{TierNone, func(*Engine) error { return nil }, func(string, syscall.Errno) string { return "" }},
+	{TierBubblewrap, (*Engine).prepareBubblewrap, bubblewrapRemedy},
+	{TierLandlock, (*Engine).prepareLandlock, landlockRemedy},
+	{TierNone, func(*Engine) error { return nil }, func(ended) string { return "" }},
 }
 
 // allowed are the tiers that the configuration admits, the strongest first.
@@ -60,19 +62,25 @@ func (e *Engine) choose() error {
 	if len(tiers) == 0 {
 		return contracts.Errorf(contracts.EngineUnavailable, "execution.local.sandbox.mode: there is no such tier as %q; there are %s", e.config.Sandbox.Mode, strings.Join(Tiers, ", "))
 	}
+	e.probing = true
+	defer func() { e.probing = false }()
 	for _, t := range tiers {
+		e.tier = t.name
 		err := t.prepare(e)
 		if err == nil && t.name != TierNone {
 			err = e.probe(t)
 		}
 		if err == nil {
-			e.tier = t.name
-			if t.name == TierNone && e.config.Sandboxing {
+			e.weaker = reasons
+			switch {
+			case t.name == TierNone && e.config.Sandboxing:
 				e.log.Warn().Strs("reasons", reasons).Msg("tools of the local engine run without a sandbox, as execution.local.sandbox allows")
+			case len(reasons) > 0:
+				e.log.Warn().Str("tier", t.name).Strs("reasons", reasons).Msg("tools of the local engine run in a weaker sandbox, as execution.local.sandbox allows")
 			}
 			return nil
 		}
-		e.view = nil
+		e.tier, e.view, e.detail, e.lacks, e.noMounts = "", nil, "", nil, false
 		e.space.ordinary()
 		reasons = append(reasons, fmt.Sprintf("the sandbox %s does not work here: %s", t.name, err))
 	}
@@ -89,17 +97,21 @@ const probeFile = "/run/executor-true"
 func (e *Engine) probe(t tier) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), probeTime, fmt.Errorf("a program that does nothing did not end within %s", probeTime))
 	defer cancel()
-	file := "/bin/true"
-	if _, _, err := e.view.stat(file); err != nil { // an image with nothing in it
-		file = probeFile
+	argv := []string{"/bin/true"}
+	if _, _, err := e.view.stat(argv[0]); err != nil { // an image with nothing in it
 		self, err := os.Executable()
 		if err != nil {
 			return err
 		}
-		e.view.plan.Binds = append(e.view.plan.Binds, sandbox.Bind{Source: self, Target: file})
+		argv = []string{probeFile}
+		show := sandbox.Bind{Source: self, Target: probeFile}
+		if e.view.inPlace {
+			argv, show.Target = []string{self, probeFile}, ""
+		}
+		e.view.plan.Binds = append(e.view.plan.Binds, show)
 		defer func() { e.view.plan.Binds = e.view.plan.Binds[:len(e.view.plan.Binds)-1] }()
 	}
-	spec := &contracts.LocalSpec{CommonSpec: contracts.CommonSpec{Command: contracts.Command{Argv: []string{file}}}}
+	spec := &contracts.LocalSpec{CommonSpec: contracts.CommonSpec{Command: contracts.Command{Argv: argv}}}
 	exit, err := e.Run(ctx, &engines.Job{
 		ID: "probe", Attempt: 1, Spec: spec, Contract: &contracts.Contract{Name: "probe", Engine: contracts.EngineLocal, Spec: spec},
 		Starting: func() error { return nil }, Progress: func(string, string, float64) {},
@@ -114,7 +126,7 @@ func (e *Engine) probe(t tier) error {
 	var failed *startError
 	if errors.As(err, &failed) {
 		reason = failed.cause.Message
-		if remedy := t.remedy(failed.ended.Step, syscall.Errno(failed.ended.Errno)); remedy != "" {
+		if remedy := t.remedy(failed.ended); remedy != "" {
 			reason += "; " + remedy
 		}
 	}
@@ -123,16 +135,10 @@ func (e *Engine) probe(t tier) error {
 
 // namespacesRemedy names what keeps namespaces from being made. user_namespaces(7), and for AppArmor
 // https://gitlab.com/apparmor/apparmor/-/wikis/unprivileged_userns_restriction.
-func namespacesRemedy(step string, errno syscall.Errno) string {
+func namespacesRemedy(how ended) string {
+	step, errno := how.Step, syscall.Errno(how.Errno)
 	if release := kernelRelease(); release != "" && olderThan(release, 5, 12) {
 		return "it needs Linux 5.12 or later, and this is " + release
-	}
-	setting := func(name string) string {
-		text, err := os.ReadFile("/proc/sys/" + name)
-		if err != nil {
-			return ""
-		}
-		return strings.TrimSpace(string(text))
 	}
 	root := os.Geteuid() == 0
 	switch {
@@ -152,6 +158,15 @@ func namespacesRemedy(step string, errno syscall.Errno) string {
 		return "root lacks rights: the service needs CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID (systemd: CapabilityBoundingSet, RestrictNamespaces=no, no SystemCallFilter without @mount), or run it as an ordinary user"
 	}
 	return ""
+}
+
+// setting is a setting of the kernel, "" where it has none of that name.
+func setting(name string) string {
+	text, err := os.ReadFile("/proc/sys/" + name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // userOutside is whom tools are outside of their sandbox: the configured user where the executor is root, else, as -1, its own

@@ -57,6 +57,13 @@ func stat(pid int) (parent int, started string, ok bool) {
 	return parent, string(fields[19]), err == nil
 }
 
+// isZombie reports whether a process has ended and waits for its parent to see that.
+func isZombie(pid int) bool {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	at := bytes.LastIndexByte(text, ')')
+	return err == nil && at > 0 && at+2 < len(text) && text[at+2] == 'Z'
+}
+
 // signal sends a signal to the process if it is still the one that was found: while we looked at others it may have
 // ended, and its id may be that of a stranger.
 func (p process) signal(signal unix.Signal) {

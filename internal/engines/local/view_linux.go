@@ -20,6 +20,13 @@ import (
 type view struct {
 	plan sandbox.Plan
 	user int // whom the tool is outside; below 0: the executor's user
+
+	covered []string // files and directories outside that lie in what is shown, and are not
+
+	ready                bool     // its sandboxes are made ahead, with the file of arguments
+	inPlace              bool     // files are where they are on the host
+	parts                []string // directories of which not all is seen, and which cannot be listed
+	home, temp, argsFile string   // where a run has them, as it sees them
 }
 
 // systemView is what all tools see.
@@ -64,10 +71,10 @@ func (v *view) showSystem(path string) {
 // hosts is the file of a sandbox with a network of its own.
 const hosts = "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost\n"
 
-// forRun adds what one run sees; work is its directory, nil where that is made with the sandbox. An error says that its
+// forRun adds what one run sees; work is its directory, nil where all of that is made with the sandbox. An error says that its
 // contract asks for what it may not have.
 func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, space *space, work *workspace, config Sandbox) (*view, error) {
-	run := &view{plan: v.plan, user: v.user}
+	run := &view{plan: v.plan, user: v.user, ready: v.ready, home: sandbox.Home, temp: sandbox.Temp, argsFile: sandbox.ArgsFile}
 	plan := &run.plan
 	plan.Binds, plan.Files = slices.Clone(plan.Binds), slices.Clone(plan.Files)
 	plan.HostNetwork = spec.Network == "host"
@@ -81,35 +88,14 @@ func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, space *s
 	} else {
 		plan.Files = append(plan.Files, sandbox.File{Path: "/etc/hosts", Text: hosts})
 	}
-	for _, m := range spec.Mounts {
-		source, writable, err := run.mountSource(c, m, config.MountRoots, config.Secrets)
-		if err != nil {
-			return nil, err
-		}
-		show(sandbox.Bind{Source: source, Target: m.Target, Write: writable, Exact: true})
+	if err := run.showContract(c, spec, config); err != nil {
+		return nil, err
 	}
-	dirs := []string{c.BaseDir}
-	if spec.Cwd != "" && filepath.IsAbs(spec.Cwd) {
-		dirs = append(dirs, spec.Cwd)
-	}
-	for _, dir := range dirs {
-		if dir = filepath.Clean(dir); dir == "." {
-			continue
-		}
-		if _, visible := run.outside(dir); visible {
-			continue
-		}
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			continue // who needs it will say so
-		}
-		if err := showable(c, dir, config.MountRoots, config.Secrets); err != nil {
-			return nil, err
-		}
-		show(sandbox.Bind{Source: dir})
-	}
-	if work != nil {
-		plan.WorkSize = 0
+	if plan.WorkSize == 0 {
 		show(sandbox.Bind{Source: work.dir, Target: sandbox.Home, Write: true})
+	}
+	if !v.ready {
+		show(sandbox.Bind{Source: work.argsFile, Target: sandbox.ArgsFile})
 	}
 	for _, cache := range spec.CacheMounts {
 		store, err := space.cache(cache.Name)
@@ -126,13 +112,52 @@ func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, space *s
 	return run, nil
 }
 
-// look tells whether what is shown is what it was: files are often replaced by others of the same name, and a sandbox that was
-// made before has the old one.
+// showContract adds what a contract wants to be seen: its mounts and directories.
+func (v *view) showContract(c *contracts.Contract, spec *contracts.LocalSpec, config Sandbox) error {
+	for _, m := range spec.Mounts {
+		source, writable, err := v.mountSource(c, m, config.MountRoots, config.Secrets)
+		if err != nil {
+			return err
+		}
+		v.plan.Binds = append(v.plan.Binds, sandbox.Bind{Source: source, Target: m.Target, Write: writable, Exact: true})
+	}
+	dirs := []string{c.BaseDir}
+	if spec.Cwd != "" && filepath.IsAbs(spec.Cwd) {
+		dirs = append(dirs, spec.Cwd)
+	}
+	for _, dir := range dirs {
+		if dir = filepath.Clean(dir); dir == "." {
+			continue
+		}
+		if _, visible := v.outside(dir); visible {
+			continue
+		}
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			continue // who needs it will say so
+		}
+		resolved, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			continue // it went away meanwhile
+		}
+		if err := showable(c, dir, resolved, config.MountRoots, config.Secrets); err != nil {
+			return err
+		}
+		v.plan.Binds = append(v.plan.Binds, sandbox.Bind{Source: resolved, Target: dir, Exact: true})
+	}
+	return nil
+}
+
+// look tells whether what is shown, and what is covered, is what it was: files are often replaced by others of the same name. A
+// sandbox that was made before has the old one, or no cover over the new one.
 func (v *view) look() string {
 	var all []byte
+	paths := slices.Clone(v.covered)
 	for _, b := range v.plan.Binds {
+		paths = append(paths, b.Source)
+	}
+	for _, path := range paths {
 		var s unix.Stat_t
-		if err := unix.Stat(b.Source, &s); err == nil {
+		if err := unix.Stat(path, &s); err == nil {
 			all = binary.NativeEndian.AppendUint64(all, s.Dev)
 			all = binary.NativeEndian.AppendUint64(all, s.Ino)
 		}
@@ -145,7 +170,7 @@ func (v *view) look() string {
 var reserved = []string{"/", "/proc", "/dev", "/run", "/etc", sandbox.Home, sandbox.Temp}
 
 // showable says whether a contract's directory can be shown as it is called outside.
-func showable(c *contracts.Contract, dir string, roots, secrets []string) error {
+func showable(c *contracts.Contract, dir, resolved string, roots, secrets []string) error {
 	if slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/") || strings.HasPrefix(dir, sandbox.Home+"/") && strings.HasPrefix(dir, sandbox.ArgsFile) {
 		return contracts.Errorf(contracts.SpawnFailed, "the directory %s of the contract cannot be shown to a tool in a sandbox, where %s is another one; keep tools in a directory of their own", dir, dir)
 	}
@@ -155,8 +180,7 @@ func showable(c *contracts.Contract, dir string, roots, secrets []string) error 
 	if c.File != "" { // the operator's own
 		return nil
 	}
-	resolved, err := filepath.EvalSymlinks(dir)
-	if err == nil && below(roots, resolved, false) {
+	if below(roots, resolved, false) {
 		return nil
 	}
 	return contracts.Errorf(contracts.PolicyDenied, "%s, the directory of a contract that came over the bus, is not among those that tools see on this executor; its operator can allow it by policy.mounts or execution.local.sandbox.paths", dir)
@@ -209,6 +233,9 @@ func (v *view) outside(path string) (string, bool) {
 		return path, true
 	}
 	path = filepath.Clean(path)
+	if slices.Contains(v.parts, path) {
+		return path, true
+	}
 	for _, l := range v.plan.Links {
 		if rest, ok := strings.CutPrefix(path+"/", l.Path+"/"); ok {
 			text := l.Text
@@ -236,7 +263,7 @@ func within(dir, path string) bool { return path == dir || strings.HasPrefix(pat
 
 // shows reports whether a file of the host is in what the tool sees.
 func (v *view) shows(resolved string) bool {
-	return v == nil || slices.ContainsFunc(v.plan.Binds, func(b sandbox.Bind) bool {
+	return v == nil || slices.Contains(v.parts, resolved) || slices.ContainsFunc(v.plan.Binds, func(b sandbox.Bind) bool {
 		source, err := filepath.EvalSymlinks(b.Source)
 		return err == nil && within(source, resolved)
 	})

@@ -39,6 +39,7 @@ type startRequest struct {
 
 	Args    string   // the content of the sandbox's file of arguments
 	Cgroups []string // directories of the cgroups of the sandbox
+	Tier    string   // how the sandbox is made
 	Ahead   bool     // the sandbox is there, made ahead by the same plan
 }
 
@@ -60,7 +61,7 @@ func (r startRequest) encode() []byte {
 	if r.Ahead {
 		ahead = "y"
 	}
-	lists := [...][]string{{r.Path, r.Dir, r.Remove, ahead, r.Args}, r.Argv, r.Env, r.Cgroups, r.Box}
+	lists := [...][]string{{r.Path, r.Dir, r.Remove, ahead, r.Args, r.Tier}, r.Argv, r.Env, r.Cgroups, r.Box}
 	size := 0
 	for _, list := range lists {
 		size += 4
@@ -109,10 +110,10 @@ func decodeStart(text []byte) (r startRequest, err error) {
 		return strings
 	}
 	names, argv, env, cgroups, box := list(), list(), list(), list(), list()
-	if err != nil || len(names) != 5 || len(text) > 0 || names[3] != "" && names[3] != "y" {
+	if err != nil || len(names) != 6 || len(text) > 0 || names[3] != "" && names[3] != "y" {
 		return startRequest{}, errBroken
 	}
-	r = startRequest{Path: names[0], Dir: names[1], Remove: names[2], Ahead: names[3] != "", Args: names[4], Argv: argv, Env: env}
+	r = startRequest{Path: names[0], Dir: names[1], Remove: names[2], Ahead: names[3] != "", Args: names[4], Tier: names[5], Argv: argv, Env: env}
 	if len(cgroups) > 0 {
 		r.Cgroups = cgroups
 	}

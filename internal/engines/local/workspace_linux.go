@@ -28,14 +28,16 @@ import (
 // Making and removing directories is most of what a short run costs on some file systems. They are made ahead, and those
 // that a run did not touch at all serve the next one; untouched_linux.go has how that is known.
 type space struct {
-	dir    string
-	caches string
-	lock   *os.File
-	keep   bool
-	exact  bool   // file times tell any two changes apart
-	root   string // an empty directory, on which sandboxes mount their root; each sees only its own
-	owner  int    // whose the directories of runs and caches are; below 0: the executor's user's
-	log    zerolog.Logger
+	dir     string
+	caches  string
+	lock    *os.File
+	keep    bool
+	exact   bool   // file times tell any two changes apart
+	created bool   // DataDir was not there before
+	shared  bool   // the user of tools gets to their directories from outside
+	root    string // an empty directory, on which sandboxes mount their root; each sees only its own
+	owner   int    // whose the directories of runs and caches are; below 0: the executor's user's
+	log     zerolog.Logger
 
 	mu     sync.Mutex
 	made   int
@@ -61,6 +63,8 @@ func openSpace(config Config, log zerolog.Logger) (*space, error) {
 	}
 	runs := filepath.Join(data, "runs")
 	s := &space{caches: filepath.Join(data, "caches"), keep: config.KeepFiles, log: log, owner: -1}
+	_, err = os.Stat(data)
+	s.created = errors.Is(err, os.ErrNotExist)
 	for _, dir := range []string{runs, s.caches} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
@@ -145,7 +149,7 @@ func (s *space) ordinary() {
 	s.filler.Wait()
 	s.mu.Lock()
 	ready := s.ahead
-	s.ahead, s.owner, s.caches = nil, -1, filepath.Join(filepath.Dir(s.caches), "caches")
+	s.ahead, s.owner, s.shared, s.caches = nil, -1, false, filepath.Join(filepath.Dir(s.caches), "caches")
 	s.mu.Unlock()
 	for _, w := range ready {
 		w.destroy()
@@ -260,10 +264,14 @@ func (s *space) make() (*workspace, error) {
 		_ = removeTree(root) // else the next executor removes it
 		return nil, err
 	}
+	if s.shared {
+		err = os.Chmod(root, 0o711)
+	}
 	for _, path := range []string{w.dir, w.tmp, w.argsFile} {
-		if err = s.give(path); err != nil {
+		if err != nil {
 			break
 		}
+		err = s.give(path)
 	}
 	if err == nil {
 		w.looks, err = w.look()

@@ -70,14 +70,20 @@ func (c *calls) add(what string, number uintptr, args ...any) *call {
 	return &c.list[len(c.list)-1]
 }
 
-// keep has the result of the last call kept. There are 254 places; 0 is returned where all are taken.
+// keep has the result of the last call kept. There are 254 places.
 func (c *calls) keep() kept {
-	if c.kept == read-1 {
-		return 0
-	}
 	c.kept++
 	c.list[len(c.list)-1].keep = c.kept
 	return kept(c.kept)
+}
+
+// keepTree is keep for results of which there can be many: some places are left for what else is needed.
+func (c *calls) keepTree() (kept, error) {
+	const left = 10
+	if c.kept >= read-1-left {
+		return 0, errTooMany
+	}
+	return c.keep(), nil
 }
 
 func (c *calls) bytes(b []byte) uintptr {
@@ -117,6 +123,8 @@ const (
 	reportExec   uint32 = 2 // the tool could not be started: value is the call
 	reportExited uint32 = 3 // the tool has ended: value is its wait status
 	reportEnter  uint32 = 4 // it could not be given what its tool needs: value is the call
+	reportFork   uint32 = 6 // there can be no process for it
+	reportBegun  uint32 = 7 // it was started as a brother: value is the id of that
 	reportGone   uint32 = 5 // all processes of the tool have ended and were collected: usage is theirs
 
 	reportSize = int(unsafe.Sizeof(report{}))
@@ -155,7 +163,7 @@ func fork(flags uintptr, pidfd *int32, f *forked) (pid uintptr, errno syscall.Er
 	}
 	first, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 {
-		tell(f, reportExec, 0, errno)
+		tell(f, reportFork, 0, errno)
 		leave()
 	}
 	if first == 0 {

@@ -3,7 +3,7 @@
 package sandbox
 
 import (
-	"encoding/binary"
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -48,9 +48,9 @@ type ends struct {
 
 // enters is what the process of a sandbox has when it waits for its tool.
 type enters struct {
-	streams [3]place // descriptors of the tool's stdin, stdout and stderr
-	args    kept     // the file of its arguments, open for writing
-	limits  []limit  // of the tool alone
+	streams [3]any  // places of descriptors of the tool's stdin, stdout and stderr
+	args    kept    // the file of its arguments, open for writing
+	limits  []limit // of the tool alone
 }
 
 // setUp lists what makes the sandbox. The process begins as whoever starts it, whose files it can reach, with all
@@ -126,10 +126,7 @@ func (p *Plan) setUp(e ends) (c *calls, has enters, err error) {
 	c.add("become the user of the tool", unix.SYS_SETRESUID, ID, ID, ID)
 	// Who changes its user loses this, so it cannot come earlier; whether the starter died before is seen by its end of the
 	// pipe. In a pid namespace of its own no process can ask for its parent.
-	c.add("end with the starter", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
-	poll := []unix.PollFd{{Fd: int32(e.sync)}} // its other end was closed: that is always told
-	c.pins = append(c.pins, poll)
-	c.add("look for the starter", unix.SYS_PPOLL, uintptr(unsafe.Pointer(&poll[0])), 1, make([]byte, 16), 0, 0).mode = mustBeZero
+	c.endWithStarter(e)
 	// The tool has the same user: it may not look into this process, which has the memory of the starter.
 	c.add("close this process to others", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 
@@ -167,9 +164,7 @@ func (p *Plan) setUp(e ends) (c *calls, has enters, err error) {
 		options := fmt.Sprintf("mode=%s,size=%d,nr_inodes=%d%s", t.mode, t.size, t.size/4096+16, ours)
 		c.add("mount "+t.at, unix.SYS_MOUNT, "tmpfs", t.at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|t.flags, options)
 	}
-	if has.args, err = c.argsFile(made); err != nil {
-		return nil, has, err
-	}
+	has.args = c.argsFile(made)
 	for _, f := range p.Files {
 		c.directory(made, path.Dir(f.Path))
 		c.write(f.Path, f.Text)
@@ -191,58 +186,29 @@ func (p *Plan) setUp(e ends) (c *calls, has enters, err error) {
 	c.attributes("/", 0, 0, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	c.add("set the umask", unix.SYS_UMASK, 0o022)
 
-	for _, l := range []limit{{unix.RLIMIT_CORE, 0}, {unix.RLIMIT_NOFILE, p.OpenFiles}, {unix.RLIMIT_MSGQUEUE, 819200}, {unix.RLIMIT_MEMLOCK, 8 << 20}, {unix.RLIMIT_NPROC, p.Processes}} {
-		if l.most > 0 || l.what == unix.RLIMIT_CORE {
-			c.limit(l)
-		}
-	}
-	// Arguments may be larger than a tool's files, and this process than its memory.
-	for _, l := range []limit{{unix.RLIMIT_FSIZE, p.FileSize}, {unix.RLIMIT_DATA, p.Data}} {
-		if l.most > 0 {
-			has.limits = append(has.limits, l)
-		}
-	}
+	has.limits = p.limits(c)
 	c.giveUpRights()
 	has.streams = c.receive(e.sync)
 	return c, has, nil
 }
 
-// limit is one of getrlimit(2).
-type limit struct {
-	what int
-	most int64
-}
-
-func (c *calls) limit(l limit) {
-	most := uint64(l.most)
-	var now unix.Rlimit
-	if unix.Getrlimit(l.what, &now) == nil {
-		most = min(most, now.Max) // only lower ones can be set
-	}
-	both := binary.NativeEndian.AppendUint64(binary.NativeEndian.AppendUint64(nil, most), most)
-	c.add("set a limit of the process", unix.SYS_PRLIMIT64, 0, l.what, both, 0)
-}
-
 // argsFile makes the file of arguments, to be written when they are known. Its directory is read-only by then, so it is opened
 // by another way, which ends as soon as it has served.
-func (c *calls) argsFile(made map[string]bool) (kept, error) {
+func (c *calls) argsFile(made map[string]bool) kept {
 	c.directory(made, path.Dir(ArgsFile))
 	c.add("open the root", unix.SYS_OPEN_TREE, atCwd, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	root := c.keep()
 	c.add("make "+ArgsFile, unix.SYS_OPENAT, root, ArgsFile[1:], unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o444)
 	file := c.keep()
-	if file == 0 {
-		return 0, errTooMany
-	}
 	c.add("close the root", unix.SYS_CLOSE, root)
-	return file, nil
+	return file
 }
 
 // receive waits for the three streams of the tool. They come when everything else is there.
-func (c *calls) receive(sync int) (streams [3]place) {
+func (c *calls) receive(sync int) (streams [3]any) {
 	const size = 4 // of a descriptor in a message
 	iov := []unix.Iovec{{Base: &make([]byte, 1)[0], Len: 1}}
-	control := make([]byte, unix.CmsgSpace(len(streams)*size))
+	control := bytes.Repeat([]byte{0xff}, unix.CmsgSpace(len(streams)*size)) // what does not come is no descriptor
 	message := []unix.Msghdr{{Iov: &iov[0], Iovlen: 1, Control: &control[0], Controllen: uint64(len(control))}}
 	c.pins = append(c.pins, iov, control, message)
 	c.add("wait for the tool", unix.SYS_RECVMSG, sync, uintptr(unsafe.Pointer(&message[0])), unix.MSG_CMSG_CLOEXEC).mode = mustNotBeZero
@@ -293,11 +259,7 @@ func (c *calls) write(file, text string) {
 // tree takes a file or directory of the host as something that can be mounted.
 func (c *calls) tree(source string) (kept, error) {
 	c.add("open "+source, unix.SYS_OPEN_TREE, atCwd, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-	tree := c.keep()
-	if tree == 0 {
-		return 0, errTooMany
-	}
-	return tree, nil
+	return c.keepTree()
 }
 
 // exactTree is tree for a path without symbolic links.
@@ -305,16 +267,12 @@ func (c *calls) exactTree(source string) (kept, error) {
 	how := []unix.OpenHow{{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}}
 	c.pins = append(c.pins, how)
 	c.add("open "+source, unix.SYS_OPENAT2, atCwd, source, uintptr(unsafe.Pointer(&how[0])), unsafe.Sizeof(how[0]))
-	place := c.keep()
-	if place == 0 {
-		return 0, errTooMany
+	place, err := c.keepTree()
+	if err != nil {
+		return 0, err
 	}
 	c.add("open "+source, unix.SYS_OPEN_TREE, place, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|emptyPath)
-	tree := c.keep()
-	if tree == 0 {
-		return 0, errTooMany
-	}
-	return tree, nil
+	return c.keepTree()
 }
 
 var errTooMany = errors.New("there are too many mounts in it")
@@ -370,13 +328,8 @@ func (c *calls) giveUpRights() {
 	c.pins = append(c.pins, header)
 	c.add("give up capabilities", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header[0])), make([]byte, 24))
 	c.add("forbid new rights", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-	program := judge
-	list := []unix.SockFprog{{Len: uint16(len(program)), Filter: &program[0]}}
-	c.pins = append(c.pins, list, program)
-	c.add("filter system calls", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&list[0])))
+	c.filter(judge)
 }
-
-var judge = filter()
 
 func lastCapability() int {
 	if text, err := os.ReadFile("/proc/sys/kernel/cap_last_cap"); err == nil {
@@ -395,21 +348,19 @@ func (h enters) enter(what Tool, in *room) *calls {
 	return c
 }
 
-// tool lists what starts the tool, in the process that becomes it.
-func (h enters) tool(what Tool, in *room) *calls {
-	c := &calls{room: in}
+// start lists what starts a tool, in the process that becomes it. Its streams are descriptors, or where they will be.
+func (c *calls) start(what Tool, streams [3]any, limits []limit) {
 	c.add("begin a session", unix.SYS_SETSID)
-	for i, fd := range h.streams {
+	for i, fd := range streams {
 		c.add("place the streams", unix.SYS_DUP3, fd, i, 0)
 	}
-	for _, l := range h.limits {
+	for _, l := range limits {
 		c.limit(l)
 	}
 	c.add("enter "+what.Dir, unix.SYS_CHDIR, what.Dir)
 	c.add("close descriptors", unix.SYS_CLOSE_RANGE, 3, lastDescriptor, unix.CLOSE_RANGE_CLOEXEC)
 	c.add("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, 8), 0, 8)
 	c.add("", unix.SYS_EXECVE, what.Path, c.texts(what.Argv), c.texts(what.Env))
-	return c
 }
 
 // rest lists what the first process does once the tool runs: it holds nothing of it.

@@ -8,6 +8,10 @@
 //	namespaces.go the list that makes a sandbox
 //	seccomp.go    the filter of system calls that tools live with
 //	start.go      starts a sandbox, and hears from it
+//	limits.go     what bounds each process of a tool
+//	spawn.go      starts a tool that has no first process of ours above it:
+//	enter.go      in namespaces that another program has made
+//	landlock.go   in those of the host, with fewer rights
 //
 // A sandbox is a process that was forked and never executes another program: it makes the system calls of a list that was
 // written before the fork, is then the first process of its pid namespace, starts the tool and collects orphans. No helper

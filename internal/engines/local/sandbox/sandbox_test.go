@@ -31,7 +31,7 @@ func TestPlansSurviveTheWire(t *testing.T) {
 }
 
 // judgeCall runs the filter as the kernel does, for the instructions that it has.
-func judgeCall(t *testing.T, arch, number uint32, args ...uint64) uint32 {
+func judgeCall(t *testing.T, judge []unix.SockFilter, arch, number uint32, args ...uint64) uint32 {
 	t.Helper()
 	word := func(at uint32) uint32 {
 		switch at {
@@ -63,6 +63,10 @@ func judgeCall(t *testing.T, arch, number uint32, args ...uint64) uint32 {
 			jump(a == in.K)
 		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
 			jump(a >= in.K)
+		case unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K:
+			jump(a > in.K)
+		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K:
+			a &= in.K
 		case unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K:
 			jump(a&in.K != 0)
 		case unix.BPF_RET | unix.BPF_K:
@@ -81,16 +85,16 @@ func TestFilter(t *testing.T) {
 	}
 	const allow = unix.SECCOMP_RET_ALLOW
 	fails := func(errno unix.Errno) uint32 { return unix.SECCOMP_RET_ERRNO | uint32(errno) }
-	if got := judgeCall(t, unix.AUDIT_ARCH_I386, 1); got != unix.SECCOMP_RET_KILL_PROCESS {
+	if got := judgeCall(t, judge, unix.AUDIT_ARCH_I386, 1); got != unix.SECCOMP_RET_KILL_PROCESS {
 		t.Errorf("another architecture: %#x", got)
 	}
 	if foreign != 0 {
-		if got := judgeCall(t, arch, foreign|1); got != fails(unix.ENOSYS) {
+		if got := judgeCall(t, judge, arch, foreign|1); got != fails(unix.ENOSYS) {
 			t.Errorf("another interface: %#x", got)
 		}
 	}
 	for _, number := range denied {
-		if got := judgeCall(t, arch, number); got != fails(unix.EPERM) {
+		if got := judgeCall(t, judge, arch, number); got != fails(unix.EPERM) {
 			t.Errorf("call %d: %#x", number, got)
 		}
 	}
@@ -122,8 +126,97 @@ func TestFilter(t *testing.T) {
 		{"a pair of AF_UNIX", unix.SYS_SOCKETPAIR, []uint64{unix.AF_UNIX}, allow},
 		{"a pair of AF_TIPC", unix.SYS_SOCKETPAIR, []uint64{unix.AF_TIPC}, fails(unix.EAFNOSUPPORT)},
 	} {
-		if got := judgeCall(t, arch, c.number, c.args...); got != c.want {
+		if got := judgeCall(t, judge, arch, c.number, c.args...); got != c.want {
 			t.Errorf("%s: %#x, %#x is right", c.name, got, c.want)
 		}
+	}
+}
+
+func TestFiltersOfTheHostsNamespaces(t *testing.T) {
+	if arch == 0 {
+		t.Skip("SKIPPED: there is no sandbox on this architecture")
+	}
+	const allow = unix.SECCOMP_RET_ALLOW
+	fails := func(errno unix.Errno) uint32 { return unix.SECCOMP_RET_ERRNO | uint32(errno) }
+	const minus = 1<<64 - 1
+	for name, judge := range map[string][]unix.SockFilter{"with a network": judgeShared, "without": judgeSilent} {
+		socket, pair := uint32(allow), uint32(allow)
+		if name == "without" {
+			socket, pair = fails(unix.EAFNOSUPPORT), fails(unix.EAFNOSUPPORT)
+		}
+		for _, number := range append(lasting, denied...) {
+			if got := judgeCall(t, judge, arch, number); got != fails(unix.EPERM) {
+				t.Errorf("%s: call %d: %#x", name, number, got)
+			}
+		}
+		for _, c := range []struct {
+			name   string
+			number uint32
+			args   []uint64
+			want   uint32
+		}{
+			{"read", unix.SYS_READ, nil, allow},
+			{"TCP", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_STREAM}, socket},
+			{"AF_UNIX", unix.SYS_SOCKET, []uint64{unix.AF_UNIX, unix.SOCK_STREAM}, socket},
+			{"AF_VSOCK", unix.SYS_SOCKET, []uint64{unix.AF_VSOCK}, fails(unix.EAFNOSUPPORT)},
+			{"a pair", unix.SYS_SOCKETPAIR, []uint64{unix.AF_UNIX, unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK}, allow},
+			{"a pair of packets", unix.SYS_SOCKETPAIR, []uint64{unix.AF_UNIX, unix.SOCK_SEQPACKET}, allow},
+			{"a pair of datagrams", unix.SYS_SOCKETPAIR, []uint64{unix.AF_UNIX, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC}, pair},
+			{"a pair of AF_TIPC", unix.SYS_SOCKETPAIR, []uint64{unix.AF_TIPC, unix.SOCK_STREAM}, fails(unix.EAFNOSUPPORT)},
+			{"its own limits", unix.SYS_PRLIMIT64, []uint64{0}, allow},
+			{"those of another", unix.SYS_PRLIMIT64, []uint64{7}, fails(unix.EPERM)},
+			{"its own processors", unix.SYS_SCHED_SETAFFINITY, []uint64{0}, allow},
+			{"those of another", unix.SYS_SCHED_SETAFFINITY, []uint64{7}, fails(unix.EPERM)},
+			{"to be nice", unix.SYS_SETPRIORITY, []uint64{unix.PRIO_PROCESS, 0, 5}, allow},
+			{"its group", unix.SYS_SETPRIORITY, []uint64{unix.PRIO_PGRP, 0, 5}, allow},
+			{"its user", unix.SYS_SETPRIORITY, []uint64{unix.PRIO_USER, 0, 5}, fails(unix.EPERM)},
+			{"another process", unix.SYS_SETPRIORITY, []uint64{unix.PRIO_PROCESS, 7, 5}, fails(unix.EPERM)},
+			{"nobody knows what", unix.SYS_SETPRIORITY, []uint64{minus, 0, 5}, fails(unix.EPERM)},
+			{"its disk", unix.SYS_IOPRIO_SET, []uint64{1, 0}, allow},
+			{"the disk of its user", unix.SYS_IOPRIO_SET, []uint64{3, 0}, fails(unix.EPERM)},
+			{"the disk of another", unix.SYS_IOPRIO_SET, []uint64{1, 7}, fails(unix.EPERM)},
+		} {
+			if got := judgeCall(t, judge, arch, c.number, c.args...); got != c.want {
+				t.Errorf("%s: %s: %#x, %#x is right", name, c.name, got, c.want)
+			}
+		}
+	}
+}
+
+// What a version does not know would be refused as a whole.
+func TestLandlockVersions(t *testing.T) {
+	for abi, want := range map[int]unix.LandlockRulesetAttr{
+		1: {Handled_access_fs: 0x1fff},
+		2: {Handled_access_fs: 0x3fff},
+		3: {Handled_access_fs: 0x7fff},
+		4: {Handled_access_fs: 0x7fff, Handled_access_net: 3},
+		5: {Handled_access_fs: 0xffff, Handled_access_net: 3},
+		6: {Handled_access_fs: 0xffff, Handled_access_net: 3, Scoped: 3},
+		9: {Handled_access_fs: 0xffff, Handled_access_net: 3, Scoped: 3},
+	} {
+		if got := handled(abi, false); got != want {
+			t.Errorf("version %d: %+v, %+v is right", abi, got, want)
+		}
+		if got := handled(abi, true); got.Handled_access_net != 0 {
+			t.Errorf("version %d restricts the network that a tool is to have", abi)
+		}
+		if lacks := Lacking(abi); (len(lacks) > 0) != (abi < 6) {
+			t.Errorf("version %d lacks %q", abi, lacks)
+		}
+	}
+	here, err := LandlockABI()
+	if err != nil {
+		t.Skipf("SKIPPED: this kernel has no Landlock: %s", err)
+	}
+	for abi := MinLandlockABI; abi <= here; abi++ { // a later kernel takes the rules of an earlier one
+		rules, err := (&Plan{Binds: []Bind{{Source: "/usr"}, {Source: t.TempDir(), Write: true}, {Source: "/etc/passwd"}, {Source: "/there/is/none"}}}).ruleset(abi)
+		if err != nil {
+			t.Errorf("version %d: %v", abi, err)
+			continue
+		}
+		unix.Close(rules)
+	}
+	if _, err := (&Plan{Binds: []Bind{{Source: "/there/is/none", Write: true}}}).ruleset(here); err == nil {
+		t.Error("a tool's own directory may be missing")
 	}
 }

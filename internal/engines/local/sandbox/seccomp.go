@@ -3,6 +3,9 @@
 package sandbox
 
 import (
+	"slices"
+	"unsafe"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -35,6 +38,20 @@ const (
 	newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 )
 
+// filterFor is what differs between filters.
+type filterFor struct {
+	sockets []uint32 // families of sockets that may be made
+	shared  bool     // the tool is in the namespaces of the host
+}
+
+var (
+	// judge is the filter of tools that have namespaces of their own.
+	judge = filter(filterFor{sockets: families})
+	// judgeShared and judgeSilent are those of tools that have none, with the network of the host and without any.
+	judgeShared = filter(filterFor{sockets: families, shared: true})
+	judgeSilent = filter(filterFor{shared: true})
+)
+
 // families are the kinds of sockets that tools may open: a network namespace holds for these. AF_VSOCK, which reaches the
 // hypervisor, knows nothing of namespaces.
 var families = []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
@@ -50,8 +67,15 @@ const (
 	atArg1   = 24
 )
 
-// filter is the program that judges each system call of a tool.
-func filter() []unix.SockFilter {
+// lasting are the system calls that make or find objects that no file system has and no process owns: without an IPC namespace
+// they would be there for all, and stay when the run has ended.
+var lasting = []uint32{
+	unix.SYS_SHMGET, unix.SYS_SHMAT, unix.SYS_SHMCTL, unix.SYS_MSGGET, unix.SYS_MSGSND, unix.SYS_MSGRCV, unix.SYS_MSGCTL,
+	unix.SYS_SEMGET, unix.SYS_SEMOP, unix.SYS_SEMTIMEDOP, unix.SYS_SEMCTL, unix.SYS_MQ_OPEN, unix.SYS_MQ_UNLINK,
+}
+
+// filter makes the program that judges each system call of a tool.
+func filter(f filterFor) []unix.SockFilter {
 	var program []unix.SockFilter
 	emit := func(code uint16, jt, jf int, k uint32) {
 		program = append(program, unix.SockFilter{Code: code, Jt: uint8(jt), Jf: uint8(jf), K: k})
@@ -60,10 +84,10 @@ func filter() []unix.SockFilter {
 	equal := func(k uint32, jt, jf int) { emit(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, jt, jf, k) }
 	answer := func(k uint32) { emit(unix.BPF_RET|unix.BPF_K, 0, 0, k) }
 	fail := func(errno unix.Errno) { answer(unix.SECCOMP_RET_ERRNO | uint32(errno)) }
-	// allowing is the rule that a call is allowed where its argument is one of some values.
-	allowing := func(number, at uint32, values []uint32, errno unix.Errno) {
+	// allowing is the rule that a call is allowed where its first argument is one of some values.
+	allowing := func(number uint32, values []uint32, errno unix.Errno) {
 		equal(number, 0, len(values)+3)
-		load(at)
+		load(atArg0)
 		for i, v := range values {
 			equal(v, len(values)-i, 0)
 		}
@@ -94,10 +118,40 @@ func filter() []unix.SockFilter {
 	equal(tioclinux, 0, 1)
 	fail(unix.EPERM)
 	answer(unix.SECCOMP_RET_ALLOW)
-	allowing(unix.SYS_PERSONALITY, atArg0, personalities, unix.EPERM)
-	allowing(unix.SYS_SOCKET, atArg0, families, unix.EAFNOSUPPORT)
-	allowing(unix.SYS_SOCKETPAIR, atArg0, families, unix.EAFNOSUPPORT)
-	for _, number := range denied {
+	allowing(unix.SYS_PERSONALITY, personalities, unix.EPERM)
+	allowing(unix.SYS_SOCKET, f.sockets, unix.EAFNOSUPPORT)
+	if len(f.sockets) > 0 {
+		allowing(unix.SYS_SOCKETPAIR, f.sockets, unix.EAFNOSUPPORT)
+	} else {
+		// A pair that is connected for ever is no more than two pipes. One of datagrams can be connected anew.
+		equal(unix.SYS_SOCKETPAIR, 0, 8)
+		load(atArg0)
+		equal(unix.AF_UNIX, 0, 4)
+		load(atArg1)
+		emit(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, 0, 0, socketTypes)
+		equal(unix.SOCK_STREAM, 2, 0)
+		equal(unix.SOCK_SEQPACKET, 1, 0)
+		fail(unix.EAFNOSUPPORT)
+		answer(unix.SECCOMP_RET_ALLOW)
+	}
+	refused := denied
+	if f.shared {
+		// What changes other processes of the same user may be done to oneself.
+		for _, call := range []uint32{unix.SYS_PRLIMIT64, unix.SYS_SCHED_SETAFFINITY, unix.SYS_SCHED_SETSCHEDULER, unix.SYS_SCHED_SETPARAM, unix.SYS_SCHED_SETATTR} {
+			allowing(call, []uint32{0}, unix.EPERM)
+		}
+		for _, c := range [][2]uint32{{unix.SYS_SETPRIORITY, unix.PRIO_PGRP}, {unix.SYS_IOPRIO_SET, ioprioGroup}} { // and its group, as 0; not its user
+			equal(c[0], 0, 6)
+			load(atArg0)
+			emit(unix.BPF_JMP|unix.BPF_JGT|unix.BPF_K, 2, 0, c[1])
+			load(atArg1)
+			equal(0, 1, 0)
+			fail(unix.EPERM)
+			answer(unix.SECCOMP_RET_ALLOW)
+		}
+		refused = append(slices.Clone(denied), lasting...)
+	}
+	for _, number := range refused {
 		equal(number, 0, 1)
 		fail(unix.EPERM)
 	}
@@ -105,4 +159,15 @@ func filter() []unix.SockFilter {
 	return program
 }
 
-const tioclinux = 0x541c
+const (
+	tioclinux   = 0x541c
+	socketTypes = 0xf // of the second argument of socket; above are flags
+	ioprioGroup = 2   // IOPRIO_WHO_PGRP
+)
+
+// filter has the process live with a filter, and all that it starts.
+func (c *calls) filter(program []unix.SockFilter) {
+	list := []unix.SockFprog{{Len: uint16(len(program)), Filter: &program[0]}}
+	c.pins = append(c.pins, list, program)
+	c.add("filter system calls", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&list[0])))
+}

@@ -49,12 +49,14 @@ type Process struct {
 	PID   int
 	PidFD int // readable once it has ended, and with it everything in the sandbox
 
-	sync   int // held as long as the starter lives
-	status int
-	room   *room
-	has    enters
-	report Report
-	lists  map[uint32]*calls // by the kind of a report about one of them
+	sync    int // held as long as the starter lives
+	status  int
+	room    *room // nil: it was started with its tool
+	has     enters
+	report  Report
+	silent  bool              // it will report no more
+	brother int               // whom it started in its place; 0: nobody yet
+	lists   map[uint32]*calls // by the kind of a report about one of them
 }
 
 // Report is how it went.
@@ -70,27 +72,41 @@ type Report struct {
 	Errno  syscall.Errno
 }
 
+// newProcess makes what a starter and a process talk by.
+func newProcess() (*Process, ends, error) {
+	if arch == 0 {
+		return nil, ends{}, fmt.Errorf("there is no filter of system calls for %s", runtime.GOARCH)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, ends{}, fmt.Errorf("socketpair: %w", err)
+	}
+	var status [2]int
+	if err := unix.Pipe2(status[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		unix.Close(pair[0])
+		unix.Close(pair[1])
+		return nil, ends{}, fmt.Errorf("pipe: %w", err)
+	}
+	return &Process{PID: -1, PidFD: -1, sync: pair[0], status: status[0]}, ends{sync: pair[1], status: status[1]}, nil
+}
+
+// close closes them in the starter.
+func (e ends) close() {
+	unix.Close(e.sync)
+	unix.Close(e.status)
+}
+
 // Make makes a sandbox that waits for its tool, which may need so much room. The calling goroutine is locked to its thread for
 // as long as the sandbox lives, and is the only one that forks. An error means that nothing is left; what fails later is in
 // the report.
 func Make(p *Plan, size int) (*Process, error) {
-	if arch == 0 {
-		return nil, fmt.Errorf("there is no filter of system calls for %s", runtime.GOARCH)
-	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	one, theirs, err := newProcess()
 	if err != nil {
-		return nil, fmt.Errorf("socketpair: %w", err)
+		return nil, err
 	}
-	defer unix.Close(pair[1])
-	var status [2]int
-	if err := unix.Pipe2(status[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		unix.Close(pair[0])
-		return nil, fmt.Errorf("pipe: %w", err)
-	}
-	defer unix.Close(status[1])
-	one := &Process{PidFD: -1, sync: pair[0], status: status[0]}
-	if err = one.make(p, size, ends{sync: pair[1], status: status[1]}); err != nil {
-		one.close()
+	defer theirs.close()
+	if err = one.make(p, size, theirs); err != nil {
+		one.End()
 		return nil, err
 	}
 	return one, nil
@@ -108,16 +124,23 @@ func (p *Process) make(plan *Plan, size int, theirs ends) (err error) {
 	if err = p.fork(plan, setUp, theirs); err != nil {
 		return err
 	}
-	if err = p.admit(plan); err != nil {
-		p.end()
-		unix.Close(p.PidFD)
-	}
-	return err
+	return p.admit(plan)
 }
 
 func (p *Process) fork(plan *Plan, setUp *calls, theirs ends) error {
 	rest := theirs.rest()
 	f := &forked{setUp: setUp.list, rest: rest.list, handed: p.room.handed(), to: uintptr(theirs.status)}
+	defer runtime.KeepAlive(setUp)
+	defer runtime.KeepAlive(rest)
+	err := p.quietly(func(pidfd *int32) (uintptr, syscall.Errno) { return fork(plan.cloneFlags()|unix.CLONE_PIDFD, pidfd, f) })
+	if err != nil {
+		return fmt.Errorf("make namespaces: %w", err)
+	}
+	return nil
+}
+
+// quietly forks a process while all signals are blocked.
+func (p *Process) quietly(fork func(pidfd *int32) (uintptr, syscall.Errno)) error {
 	pidfd := new(int32)
 	*pidfd = -1
 	all, before := unix.Sigset_t{}, unix.Sigset_t{}
@@ -127,14 +150,12 @@ func (p *Process) fork(plan *Plan, setUp *calls, theirs ends) error {
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
 		return fmt.Errorf("block signals: %w", err)
 	}
-	pid, errno := fork(plan.cloneFlags()|unix.CLONE_PIDFD, pidfd, f)
+	pid, errno := fork(pidfd)
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err != nil {
 		panic(err) // it was possible a moment ago
 	}
-	runtime.KeepAlive(setUp)
-	runtime.KeepAlive(rest)
 	if errno != 0 {
-		return fmt.Errorf("make namespaces: %w", errno)
+		return errno
 	}
 	p.PID, p.PidFD = int(pid), int(*pidfd)
 	return nil
@@ -149,8 +170,30 @@ func (p *Process) admit(plan *Plan) error {
 			}
 		}
 	}
-	if err := unix.Send(p.sync, []byte{0}, unix.MSG_NOSIGNAL); err != nil {
+	if err := p.message(); err != nil {
 		return fmt.Errorf("begin: %w", err)
+	}
+	return nil
+}
+
+// message lets the process go on, with descriptors. Who is gone has left a report, which is better than an error.
+func (p *Process) message(descriptors ...int) error {
+	var rights []byte
+	if len(descriptors) > 0 {
+		rights = unix.UnixRights(descriptors...)
+	}
+	if err := unix.Sendmsg(p.sync, []byte{0}, rights, nil, unix.MSG_NOSIGNAL); err != unix.EPIPE && err != unix.ECONNRESET {
+		return err
+	}
+	return nil
+}
+
+// join puts the process into cgroups.
+func (p *Process) join(cgroups []string) error {
+	for _, dir := range cgroups {
+		if err := writeTo(dir+"/cgroup.procs", strconv.Itoa(p.PID)); err != nil {
+			return fmt.Errorf("put the sandbox into its cgroup: %w", err)
+		}
 	}
 	return nil
 }
@@ -182,33 +225,36 @@ func (p *Process) Waits(tool Tool) bool {
 // Enter starts a tool in the sandbox, once. An error means that it was not started, and that the sandbox is gone.
 func (p *Process) Enter(tool Tool) error {
 	err := p.hand(tool)
-	if err != nil && err != unix.EPIPE { // who is gone has left a report
+	if err != nil {
 		p.End()
-		return err
 	}
-	return nil
+	return err
 }
 
 func (p *Process) hand(tool Tool) error {
-	enter, start := p.has.enter(tool, p.room), p.has.tool(tool, p.room)
+	enter, start := p.has.enter(tool, p.room), &calls{room: p.room}
+	start.start(tool, p.has.streams, p.has.limits)
 	*p.room.handed() = handed{enter: p.room.calls(enter.list), tool: p.room.calls(start.list)}
 	if p.room.full {
 		return errors.New("the command, its environment and arguments are larger than was reckoned with")
 	}
 	p.lists[reportEnter], p.lists[reportExec] = enter, start
-	for _, dir := range tool.Cgroups {
-		if err := writeTo(dir+"/cgroup.procs", strconv.Itoa(p.PID)); err != nil {
-			return fmt.Errorf("put the sandbox into its cgroup: %w", err)
-		}
+	if err := p.join(tool.Cgroups); err != nil {
+		return err
 	}
-	return unix.Sendmsg(p.sync, []byte{0}, unix.UnixRights(tool.Streams[:]...), nil, unix.MSG_NOSIGNAL)
+	return p.message(tool.Streams[:]...)
 }
 
 // Began reports whether the process took its tool: one that was killed before can be replaced by another.
-func (p *Process) Began() bool { return p.room.handed().begun }
+func (p *Process) Began() bool { return p.room == nil || p.room.handed().begun }
 
-// Said is a descriptor that is readable when there is something new in the report, or the process has ended.
-func (p *Process) Said() int { return p.status }
+// Said is a descriptor that is readable when there is something new in the report; -1 when nothing more will come.
+func (p *Process) Said() int {
+	if p.silent {
+		return -1
+	}
+	return p.status
+}
 
 // Report says how it went so far. All of it is there once the tool is gone, or the process has ended.
 func (p *Process) Report() Report {
@@ -219,6 +265,7 @@ func (p *Process) Report() Report {
 			continue
 		}
 		if err != nil || n != reportSize {
+			p.silent = n == 0 && err == nil
 			return p.report
 		}
 		p.take((*report)(unsafe.Pointer(unsafe.SliceData(text))))
@@ -233,6 +280,12 @@ func (p *Process) take(r *report) {
 	case reportGone:
 		p.report.Gone, p.report.Usage = true, r.usage
 		return
+	case reportBegun:
+		p.brother = int(r.value)
+		return
+	case reportFork:
+		p.report.Failed, p.report.Errno, p.report.Step = true, syscall.Errno(r.errno), "start a process for the tool"
+		return
 	}
 	list := p.lists[r.kind]
 	if list == nil {
@@ -246,30 +299,21 @@ func (p *Process) take(r *report) {
 
 // Close lets go what the starter has of a sandbox that has ended and was waited for.
 func (p *Process) Close() {
-	unix.Close(p.PidFD)
-	p.close()
-}
-
-// End ends a sandbox whatever it does, and waits for that.
-func (p *Process) End() {
-	p.end()
-	p.Close()
-}
-
-func (p *Process) end() {
-	unix.Kill(p.PID, unix.SIGKILL)
-	var ended unix.WaitStatus
-	for {
-		if _, err := unix.Wait4(p.PID, &ended, 0, nil); err != unix.EINTR {
-			break
-		}
+	if p.PidFD >= 0 {
+		unix.Close(p.PidFD)
 	}
-}
-
-func (p *Process) close() {
 	unix.Close(p.sync)
 	unix.Close(p.status)
 	if p.room != nil {
 		p.room.close()
 	}
+}
+
+// End ends a sandbox whatever it does, and waits for that.
+func (p *Process) End() {
+	if p.PID > 0 {
+		unix.Kill(p.PID, unix.SIGKILL)
+		collect(p.PID)
+	}
+	p.Close()
 }

@@ -8,4 +8,4 @@ const (
 	foreign = 0
 )
 
-var deniedHere []uint32
+var deniedHere, lasting []uint32

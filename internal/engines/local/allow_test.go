@@ -32,10 +32,7 @@ func lay(t *testing.T, dir string, entries map[string]string) {
 }
 
 func TestAllowedCommands(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := openDir(t)
 	lay(t, dir, map[string]string{
 		"one": "one", "other": "other", "to-one": "-> one", "to-other": "-> " + dir + "/other",
 		"tools/a": "a", "tools/deep/b": "b", "tools/out": "-> ../other", "tools-x/c": "c", "to-tools": "-> tools",
@@ -141,10 +138,7 @@ func TestAllowedCommandsAreThoseOfTheSandbox(t *testing.T) {
 
 // A link that is changed after the look leads nowhere: the file itself is executed.
 func TestAllowedCommandIsTheFileThatIsExecuted(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := openDir(t)
 	lay(t, dir, map[string]string{"good": `good "$0"`, "bad": "bad", "link": "-> good"})
 	eachTier(t, func(t *testing.T, tier func(*Config)) {
 		e := newEngine(t, tier, func(c *Config) { c.Commands, c.Sandbox.Paths = []string{dir + "/good"}, append(c.Sandbox.Paths, dir) })
@@ -167,10 +161,7 @@ func TestAllowedCommandIsTheFileThatIsExecuted(t *testing.T) {
 }
 
 func TestResolveEndsInALoop(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := openDir(t)
 	lay(t, dir, map[string]string{"a": "-> b", "b": "-> a"})
 	e := newEngine(t, sandboxed(t), func(c *Config) { c.Sandbox.Paths = append(c.Sandbox.Paths, dir) })
 	if in, out, err := e.view.resolve(dir + "/a"); err == nil {

@@ -171,7 +171,7 @@ func TestPolicyOfTheLocalEngine(t *testing.T) {
 	denied := func(t *testing.T, request client.Request, words ...string) {
 		t.Helper()
 		run, err := c.Start(t.Context(), request)
-		text := ""
+		var text string
 		if err != nil { // by the front door
 			text = err.Error()
 		} else {

@@ -37,7 +37,7 @@ func sandboxed(name string, optional bool) Tier {
 	return Tier{Name: name, Optional: optional, New: func(dataDir string) (engines.Engine, error) {
 		return newLocal(dataDir, func(c *local.Config) {
 			c.Sandboxing, c.Sandbox = true, local.DefaultSandbox()
-			c.Sandbox.Mode = name
+			c.Sandbox.Mode, c.Sandbox.WorkSize = name, 32<<20
 		})
 	}}
 }

@@ -3,8 +3,12 @@
 package local
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
 	"github.com/praxis-sdk/executor/internal/engines/enginetest"
 )
 
@@ -32,9 +37,15 @@ func oneWaits(t *testing.T, e *Engine) int {
 		growing := e.shims.growing
 		e.shims.mu.Unlock()
 		boxes = waitingBoxes()
-		return !growing && len(boxes) > 0 && len(boxes) == len(shimsOf(os.Getpid()))
+		return !growing && len(boxes) > 0 && len(boxes) == len(shimsOf(os.Getpid())) && !slices.ContainsFunc(boxes, ends)
 	})
 	return boxes[0]
+}
+
+// ends reports whether a process does not sleep: a sandbox that waits does.
+func ends(pid int) bool {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return !strings.Contains(string(text), ") S ")
 }
 
 func TestSandboxesAreMadeAheadAndUsedOnce(t *testing.T) {
@@ -179,11 +190,183 @@ func TestWorkDirectoryIsBounded(t *testing.T) {
 func TestWorkDirectoryOnTheDisk(t *testing.T) {
 	e := newEngine(t, sandboxed(t), func(c *Config) { c.Sandbox.WorkSize = 0 })
 	for range 2 {
+		enginetest.Eventually(t, "no sandbox waits with the directory of a run", func() bool { return len(waitingBoxes()) == 0 })
 		if got := run(t, e, shell("ls -A; echo x >left; stat -f -c %T . /tmp")); strings.Contains(got, "left") || strings.HasPrefix(got, "tmpfs") {
 			t.Errorf("the tool prints %q", got)
 		}
 	}
 	if left := files(e); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// What another tool puts in the place of a contract's directory, between two runs of it, is not what the second one sees.
+func TestSandboxMadeAheadFollowsNoLink(t *testing.T) {
+	root := openDir(t)
+	x, host := filepath.Join(root, "data", "x"), filepath.Join(root, "host")
+	for _, dir := range []string{x, host} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(host, "private"), []byte("of the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	e := newEngine(t, sandboxed(t), func(c *Config) { c.Sandbox.MountRoots = []string{filepath.Join(root, "data") + ":rw"} })
+	in := func(text string) *engines.Job {
+		j := shell(text)
+		j.Contract.BaseDir = x
+		return j
+	}
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := in("true")
+	j.Starting = func() error {
+		must(os.Rename(x, x+"-away"))
+		return os.Symlink(host, x)
+	}
+	if _, err := e.Run(t.Context(), j, nil, nil); err == nil {
+		t.Error("a directory that was replaced by a link before its sandbox was made is shown")
+	}
+	must(os.Remove(x))
+	must(os.Rename(x+"-away", x))
+	run(t, e, in("true")) // whose sandbox is like that of the next
+	must(os.Rename(x, x+"-away"))
+	must(os.Symlink(host, x))
+	e.shims.remake()
+	must(os.Remove(x))
+	must(os.Rename(x+"-away", x))
+	for range 3 {
+		if got := run(t, e, in("cat "+x+"/private 2>/dev/null; echo end")); got != "end\n" {
+			t.Errorf("the next run sees %q", got)
+		}
+	}
+}
+
+// remake has all sandboxes that wait made again, and returns when that was tried.
+func (s *supervisor) remake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.idle {
+		if one.plan != nil {
+			one.ahead(one.plan, one.look)
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // nothing tells when a sandbox that fails was tried
+}
+
+func TestSecretThatIsReplacedStaysCovered(t *testing.T) {
+	dir := openDir(t)
+	secret := filepath.Join(dir, "creds")
+	write := func(text string) {
+		if err := os.WriteFile(secret+"-new", []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(secret+"-new", secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("old")
+	e := newEngine(t, sandboxed(t), func(c *Config) {
+		c.Sandbox.Paths, c.Sandbox.Secrets = append(c.Sandbox.Paths, dir), []string{secret}
+	})
+	for _, text := range []string{"", "new", "newer"} {
+		if text != "" {
+			oneWaits(t, e)
+			write(text)
+		}
+		if got := run(t, e, shell("cat "+secret+" 2>/dev/null; true")); got != "" {
+			t.Errorf("a tool reads %q", got)
+		}
+	}
+}
+
+// How many descriptors a tool may have does not bound those by which its sandbox is made.
+func TestManyMountsWithFewDescriptors(t *testing.T) {
+	dir := openDir(t)
+	e := newEngine(t, sandboxed(t), func(c *Config) { c.Sandbox.OpenFiles, c.Sandbox.MountRoots = 64, []string{dir} })
+	for _, n := range []int{20, 40} {
+		j := shell("ulimit -n; echo err >&2; ls -d /data* | wc -l")
+		for i := range n {
+			common := j.Contract.Spec.Common()
+			common.Mounts = append(common.Mounts, contracts.Mount{Source: dir, Target: fmt.Sprintf("/data%d", i)})
+		}
+		var stdout, stderr strings.Builder
+		_, err := e.Run(t.Context(), j, &stdout, &stderr)
+		if want := fmt.Sprintf("64\n%d\n", n); err != nil || stdout.String() != want || stderr.String() != "err\n" {
+			t.Errorf("with %d mounts: %v, %q, %q", n, err, stdout.String(), stderr.String())
+		}
+	}
+}
+
+// A stop that comes while the sandbox is still being made, or just takes its tool, is not lost.
+func TestStopAtOnce(t *testing.T) {
+	eachOf(t, fences, func(t *testing.T, tier string) {
+		e := newEngine(t, in(t, tier), func(c *Config) { c.KillGrace = time.Minute })
+		for i := range 20 {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			j := job("/bin/sleep", "120")
+			j.Starting = func() error {
+				time.AfterFunc(time.Duration(i)*100*time.Microsecond, func() { cancel(errSeenEnough) })
+				return nil
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := e.Run(ctx, j, nil, nil)
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				if !errors.Is(err, errSeenEnough) {
+					t.Errorf("Run returned %v", err)
+				}
+			case <-time.After(30 * time.Second):
+				t.Fatal("the stop was not heard")
+			}
+		}
+	})
+}
+
+func TestCloseEndsSandboxesThatWait(t *testing.T) {
+	for range 10 {
+		e := newEngine(t, sandboxed(t))
+		run(t, e, shell("true"))
+		oneWaits(t, e)
+		boxes := waitingBoxes()
+		e.Close()
+		for _, pid := range boxes {
+			if _, _, ok := stat(pid); ok && !isZombie(pid) {
+				t.Errorf("sandbox %d is there after Close", pid)
+			}
+		}
+	}
+}
+
+// Contracts in turn find sandboxes of their own.
+func TestContractsInTurn(t *testing.T) {
+	dir := openDir(t)
+	e := newEngine(t, sandboxed(t), func(c *Config) { c.Sandbox.MountRoots = []string{dir} })
+	one := func(i int) {
+		j := shell("ls -d /data*")
+		j.Contract.Spec.Common().Mounts = contracts.Mounts{{Source: dir, Target: fmt.Sprintf("/data%d", i)}}
+		if got, want := run(t, e, j), fmt.Sprintf("/data%d\n", i); got != want {
+			t.Errorf("it printed %q, %q is right", got, want)
+		}
+	}
+	for i := range 9 {
+		one(i % 3)
+		oneWaits(t, e)
+	}
+	e.shims.mu.Lock()
+	defer e.shims.mu.Unlock()
+	plans := map[string]bool{}
+	for _, idle := range e.shims.idle {
+		plans[strings.Join(idle.plan, "\x00")] = true
+	}
+	if len(plans) < 3 || len(e.shims.idle) > mostAheadOfRuns {
+		t.Errorf("%d helpers have sandboxes for %d contracts", len(e.shims.idle), len(plans))
 	}
 }

@@ -284,7 +284,9 @@ func (s *shim) await(started func()) {
 // terminate asks the processes of the tool to end, and reports whether there are any.
 func (s *shim) terminate() (any bool) {
 	if !s.boxed {
-		unix.Kill(-s.first, unix.SIGTERM)
+		if unix.Kill(-s.first, unix.SIGTERM) != nil { // it has no session of its own yet
+			unix.Kill(s.first, unix.SIGTERM)
+		}
 	} else if !s.box.Began() {
 		unix.Kill(s.first, unix.SIGKILL)
 		return true

@@ -115,7 +115,7 @@ func (s *supervisor) takeIdle(plan []string, look string) *shimProcess {
 func (s *supervisor) best(plan []string, look string) (best int) {
 	rank := func(one *shimProcess) int {
 		switch {
-		case one.plan == nil:
+		case one.plan == nil, one.look != look && slices.Equal(one.plan, plan): // none, or one that is of no use any more
 			return 1
 		case !one.fits(plan, look):
 			return 0

@@ -118,6 +118,9 @@ func (e *Engine) probe(t tier) error {
 	}, nil, nil)
 	if err == nil && (exit.Code != 0 || exit.Signal != "") {
 		err = fmt.Errorf("a program that does nothing ended with code %d %s", exit.Code, exit.Signal)
+		if exit.Signal == "SIGSYS" {
+			err = fmt.Errorf("a filter of system calls ended it; it needs those of @mount and @privileged: leave SystemCallFilter out of the systemd unit (docs/operations.md)")
+		}
 	}
 	if err == nil {
 		return nil
@@ -154,6 +157,8 @@ func namespacesRemedy(how ended) string {
 		return "AppArmor keeps unprivileged programs from user namespaces: give the executor a profile with \"userns,\" (docs/troubleshooting.md has one), or run sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
 	case errno == syscall.ENOSPC:
 		return "there are too many user namespaces: raise user.max_user_namespaces"
+	case !root && errno == syscall.EPERM:
+		return "something forbids namespaces to this service: leave RestrictNamespaces and SystemCallFilter out of its systemd unit (docs/operations.md), or see what security module the machine has"
 	case root && (errno == syscall.EPERM || errno == syscall.EACCES):
 		return "root lacks rights: the service needs CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID (systemd: CapabilityBoundingSet, RestrictNamespaces=no, no SystemCallFilter without @mount), or run it as an ordinary user"
 	}

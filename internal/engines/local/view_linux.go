@@ -156,10 +156,12 @@ func (v *view) look() string {
 		paths = append(paths, b.Source)
 	}
 	for _, path := range paths {
-		var s unix.Stat_t
-		if err := unix.Stat(path, &s); err == nil {
-			all = binary.NativeEndian.AppendUint64(all, s.Dev)
-			all = binary.NativeEndian.AppendUint64(all, s.Ino)
+		// The number of a file that was removed is given to another one; the time of its birth is not.
+		var s unix.Statx_t
+		if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_BTIME, &s); err == nil {
+			for _, n := range []uint64{uint64(s.Dev_major)<<32 | uint64(s.Dev_minor), s.Ino, uint64(s.Btime.Sec), uint64(s.Btime.Nsec)} {
+				all = binary.NativeEndian.AppendUint64(all, n)
+			}
 		}
 		all = append(all, ' ')
 	}

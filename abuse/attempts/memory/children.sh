@@ -3,8 +3,11 @@
 #
 # shows: says, process
 # memory: 64Mi
-# namespaces: stopped or refused
-# bubblewrap: stopped or refused
-# landlock: stopped or refused
+# namespaces as root: stopped or refused
+# namespaces as user: not stopped: without cgroups memory is bounded for each process, and the result says limits: rlimit
+# bubblewrap as root: stopped or refused
+# bubblewrap as user: not stopped: without cgroups memory is bounded for each process, and the result says limits: rlimit
+# landlock as root: stopped or refused
+# landlock as user: not stopped: without cgroups memory is bounded for each process, and the result says limits: rlimit
 # none: refused
 attacker eat-children 8 16

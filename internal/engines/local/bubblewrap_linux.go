@@ -94,7 +94,7 @@ func (e *Engine) prepareBubblewrap() error {
 func bubblewrapRemedy(how ended) string {
 	release := kernelRelease()
 	switch {
-	case release != "" && olderThan(release, 5, 11):
+	case release != "" && olderThan5(release, 11):
 		return "it needs Linux 5.11 or later, and this is " + release
 	case setting("user/max_user_namespaces") == "0", setting("kernel/unprivileged_userns_clone") == "0" && os.Geteuid() != 0:
 		return namespacesRemedy(how)

@@ -65,7 +65,7 @@ func withoutLandlock(err error, release string) error {
 			list += "," + text
 		}
 		return fmt.Errorf("this kernel has Landlock, but it is not switched on: add lsm=%s to the command line of the kernel (GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub), and restart the machine", list)
-	case errors.Is(err, syscall.ENOSYS) && olderThan(release, 5, 13):
+	case errors.Is(err, syscall.ENOSYS) && olderThan5(release, 13):
 		return fmt.Errorf("it needs Linux 6.2 or later, and this is %s", release)
 	case errors.Is(err, syscall.ENOSYS) && inContainer():
 		return fmt.Errorf("this kernel, %s, has no Landlock (CONFIG_SECURITY_LANDLOCK), or the container's filter of system calls keeps it from us: Docker allows it since 23.0", release)

@@ -78,7 +78,7 @@ func (e *Engine) holders() int64 {
 func (e *Engine) countsProcesses() bool { return e.config.Sandbox.countsProcesses() && !e.view.inPlace }
 
 // countsProcesses reports whether RLIMIT_NPROC counts the processes of one sandbox and no others.
-func (s Sandbox) countsProcesses() bool { return !s.oldKernel && !olderThan(kernelRelease(), 5, 14) }
+func (s Sandbox) countsProcesses() bool { return !s.oldKernel && !olderThan5(kernelRelease(), 14) }
 
 // limits reports whether a limit can be enforced for tools in the sandbox.
 func (e *Engine) limits(controller string) bool {

@@ -282,7 +282,7 @@ func (s *shim) await(started func()) {
 }
 
 // terminate asks the processes of the tool to end, and reports whether there are any.
-func (s *shim) terminate() (any bool) {
+func (s *shim) terminate() (heard bool) {
 	if !s.boxed {
 		if unix.Kill(-s.first, unix.SIGTERM) != nil { // it has no session of its own yet
 			unix.Kill(s.first, unix.SIGTERM)
@@ -294,10 +294,10 @@ func (s *shim) terminate() (any bool) {
 	for _, p := range descendants(os.Getpid()) {
 		if group, err := unix.Getpgid(p.pid); err == nil && group != s.first && p.pid != s.first && !s.room.holds(p.pid) && !s.boxes.holds(p.pid) {
 			p.signal(unix.SIGTERM)
-			any = true
+			heard = true
 		}
 	}
-	return any || !s.boxed
+	return heard || !s.boxed
 }
 
 // reap collects what has ended, and reports whether no child is left. We are the parent of all orphans, so then nothing

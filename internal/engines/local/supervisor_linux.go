@@ -113,20 +113,27 @@ func (s *supervisor) takeIdle(plan []string, look string) *shimProcess {
 // those retire that are not needed. Where none is it is one that makes one, then one that has none, then the one that waited
 // longest.
 func (s *supervisor) best(plan []string, look string) (best int) {
+	const (
+		ofAnother = iota
+		none
+		making
+		ready
+	)
 	rank := func(one *shimProcess) int {
 		switch {
-		case one.plan == nil, one.look != look && slices.Equal(one.plan, plan): // none, or one that is of no use any more
-			return 1
+		case one.plan == nil, one.look != look && slices.Equal(one.plan, plan): // that is of no use any more
+			return none
 		case !one.fits(plan, look):
-			return 0
+			return ofAnother
 		case time.Since(one.made) < readyAfter:
-			return 2
+			return making
 		}
-		return 3
+		return ready
 	}
 	most := -1
 	for i, one := range s.idle {
-		if r := rank(one); r > most || r == 3 && r == most {
+		switch r := rank(one); {
+		case r > most, r == most && r == ready:
 			best, most = i, r
 		}
 	}

@@ -140,7 +140,7 @@ func (e *Engine) probe(t tier) error {
 // https://gitlab.com/apparmor/apparmor/-/wikis/unprivileged_userns_restriction.
 func namespacesRemedy(how ended) string {
 	step, errno := how.Step, syscall.Errno(how.Errno)
-	if release := kernelRelease(); release != "" && olderThan(release, 5, 12) {
+	if release := kernelRelease(); release != "" && olderThan5(release, 12) {
 		return "it needs Linux 5.12 or later, and this is " + release
 	}
 	root := os.Geteuid() == 0
@@ -217,10 +217,11 @@ func kernelRelease() string {
 	return unix.ByteSliceToString(name.Release[:])
 }
 
-func olderThan(release string, major, minor int) bool {
+// olderThan5 reports whether a release of Linux is older than 5.minor.
+func olderThan5(release string, minor int) bool {
 	var a, b int
 	if n, _ := fmt.Sscanf(release, "%d.%d", &a, &b); n != 2 {
 		return false
 	}
-	return a < major || a == major && b < minor
+	return a < 5 || a == 5 && b < minor
 }

@@ -8,7 +8,7 @@ import "golang.org/x/sys/unix"
 // descriptor room is. What the tool sees is there already, and who collects orphans. Only who made the user namespace may
 // enter it. The tool is a child of this process. All in the namespaces end with that first process.
 func Enter(p *Plan, room int, tool Tool) (*Process, error) {
-	return startTool(p, tool, true, func(e ends) (*calls, error) {
+	return startTool(tool, true, func(e ends) (*calls, error) {
 		c := &calls{}
 		closeOthers(c, append(tool.Streams[:], e.sync, e.status, room))
 		c.wait(e)

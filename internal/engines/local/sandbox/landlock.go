@@ -141,7 +141,7 @@ func Restrict(p *Plan, tool Tool) (*Process, error) {
 		return nil, err
 	}
 	defer unix.Close(rules)
-	return startTool(p, tool, false, func(e ends) (*calls, error) {
+	return startTool(tool, false, func(e ends) (*calls, error) {
 		c := &calls{}
 		closeOthers(c, append(tool.Streams[:], e.sync, e.status, rules))
 		c.wait(e)

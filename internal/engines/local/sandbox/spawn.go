@@ -59,7 +59,7 @@ func spawn(pidfd *int32, f *forked, tool []call, twice bool) (pid uintptr, errno
 
 // startTool starts a tool that is a child of this process, to be waited for as any other, after the calls that list writes
 // down. The calling goroutine is locked to its thread, and is the only one that forks.
-func startTool(p *Plan, tool Tool, twice bool, list func(ends) (*calls, error)) (*Process, error) {
+func startTool(tool Tool, twice bool, list func(ends) (*calls, error)) (*Process, error) {
 	one, theirs, err := newProcess()
 	if err != nil {
 		return nil, err

@@ -132,8 +132,7 @@ func (s *supervisor) best(plan []string, look string) (best int) {
 	}
 	most := -1
 	for i, one := range s.idle {
-		switch r := rank(one); {
-		case r > most, r == most && r == ready:
+		if r := rank(one); r > most || r == ready { // there is no better rank
 			best, most = i, r
 		}
 	}

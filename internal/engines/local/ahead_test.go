@@ -133,6 +133,7 @@ func TestKilledSandboxThatWaits(t *testing.T) {
 	e := newEngine(t, sandboxed(t))
 	for range 10 {
 		run(t, e, shell("true"))
+		e.shims.remake() // that of the other helper was killed as well
 		oneWaits(t, e)
 		for _, box := range waitingBoxes() {
 			if err := unix.Kill(box, unix.SIGKILL); err != nil {

@@ -75,6 +75,7 @@ func (e *Engine) prepareBubblewrap() error {
 	if err := e.prepareNamespaces(); err != nil {
 		return err
 	}
+	endStrays() // of executors that died
 	e.view.ready = false
 	if err := e.space.share(); err != nil {
 		return err
@@ -123,6 +124,30 @@ const roomTime = 20 * time.Second
 // waiting is what is run in the room until it is not needed any more: it says that all is there, and waits.
 var waitingArgv = []string{"/bin/sh", "-c", "echo up; read _"}
 
+// bubblewrapArgv is how bwrap is called: nobody else calls it so.
+var bubblewrapArgv = append([]string{"bwrap", "--args", "4", "--"}, waitingArgv...)
+
+// endStrays ends what bwrap leaves that was killed while it made a room: its child waits for a word from it, and does not end
+// with it yet. Its parent is no bwrap any more.
+func endStrays() {
+	name := strings.Join(bubblewrapArgv, "\x00") + "\x00"
+	is := func(pid int) bool {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return string(text) == name
+	}
+	for _, p := range descendants(0) {
+		if parent, _, ok := stat(p.pid); ok && is(p.pid) && !is(parent) && !isShim(parent) {
+			p.signal(unix.SIGKILL)
+		}
+	}
+}
+
+// isShim reports whether a process is a shim, of whichever executor.
+func isShim(pid int) bool {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return string(text) == shimName+"\x00"
+}
+
 // openRoom has bwrap make the namespaces of a plan.
 func openRoom(plan *sandbox.Plan) (*room, error) {
 	program, err := findBubblewrap(bubblewrapPlaces)
@@ -158,7 +183,7 @@ func openRoom(plan *sandbox.Plan) (*room, error) {
 		sys.Credential = &syscall.Credential{Uid: uint32(plan.User), Gid: uint32(plan.User)}
 	}
 	// Its environment can be read by tools in the room. Its arguments, but for the first, come by a descriptor.
-	argv := append([]string{"bwrap", "--args", "4", "--"}, waitingArgv...)
+	argv := bubblewrapArgv
 	r := &room{pidfd: -1, hold: ends[0][1]}
 	r.outer, _, err = syscall.StartProcess(program, argv, &syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: sys})
 	unix.Close(ends[0][0])

@@ -47,6 +47,7 @@ type shimProcess struct {
 	gone     chan struct{} // closed: the process has ended
 	used     time.Time     // when it was put back
 	box      int           // first process of the sandbox of the current run; 0: there is none, or it is not known yet
+	room     bool          // the sandbox is one that bwrap makes
 	boxBegan string        // when that was started, in ticks since the boot
 
 	plan []string  // of the sandbox that waits in it; nil: none does
@@ -188,8 +189,14 @@ func (s *supervisor) discard(one *shimProcess) {
 	one.socket.Close()
 	one.process.Signal(unix.SIGCONT)
 	<-one.gone
-	if one.box != 0 {
+	switch {
+	case one.box != 0:
 		awaitBox(one.box, one.boxBegan)
+	case one.room: // which was not there yet, or we were not told
+		for range 10 { // who is killed with the shim needs a moment for it
+			endStrays()
+			time.Sleep(time.Millisecond)
+		}
 	}
 }
 
@@ -277,7 +284,7 @@ func (s *supervisor) start() (*shimProcess, error) {
 // SIGKILL after the grace. begun is called once the tool has its streams. An error means that the shim failed.
 func (p *shimProcess) run(ctx context.Context, start startRequest, streams *streams, grace time.Duration, begun func()) (ended, error) {
 	rights := unix.UnixRights(int(streams.files[0].Fd()), int(streams.files[1].Fd()), int(streams.files[2].Fd()))
-	p.box, p.boxBegan = 0, ""
+	p.box, p.boxBegan, p.room = 0, "", start.Tier == TierBubblewrap
 	frame := frameOf(frameStart, start.encode())
 	n, _, err := p.socket.WriteMsgUnix(frame, rights, nil)
 	if err == nil && n < len(frame) {

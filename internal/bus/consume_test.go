@@ -144,16 +144,26 @@ func TestBellWakesAnIdleInstance(t *testing.T) {
 		got <- d.Priority
 		return contracts.Settlement{}
 	})
+	// The bell can ring before the queue has the request, on a busy machine by more than is looked after it; the tick, which is
+	// not there, would find that one. So the next bell has to, and it must not happen twice.
+	late := 0
 	for i := range 60 {
 		priority := contracts.Priorities[i%3]
 		publish(t, nc, b.subjects.Exec("local", priority), "x")
-		select {
-		case p := <-got:
-			if p != priority {
-				t.Fatalf("taken from %s, published to %s", p, priority)
+		for left := 1; left > 0; {
+			select {
+			case p := <-got:
+				if p != priority {
+					t.Fatalf("taken from %s, published to %s", p, priority)
+				}
+				left--
+			case <-time.After(5 * time.Second):
+				if late++; late > 1 {
+					t.Fatalf("request %d (%s) was not taken", i, priority)
+				}
+				publish(t, nc, b.subjects.Exec("local", priority), "x")
+				left++
 			}
-		case <-time.After(5 * time.Second):
-			t.Fatalf("request %d (%s) was not taken", i, priority)
 		}
 	}
 }

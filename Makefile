@@ -49,7 +49,7 @@ fuzz: ## Run every fuzz test for FUZZTIME each
 	for package in $$($(GO) list ./...); do \
 	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 	    echo "$$package $$target"; \
-	    once $$package $$target || { grep -q 'context deadline exceeded' $$log && ! grep -q 'Failing input' $$log && once $$package $$target; }; \
+	    once $$package $$target || { grep -q 'context deadline exceeded' $$log && ! grep -q 'Failing input' $$log && once $$package $$target; } || exit 1; \
 	  done; \
 	done
 

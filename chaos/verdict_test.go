@@ -127,9 +127,9 @@ func (v *verdict) judgeResult(r *request, got result, claims []event, e *evidenc
 	if got.Attempt > len(claims) || got.Attempt > 0 && claims[got.Attempt-1].Executor != got.Executor && got.ExitCode != nil {
 		v.wrong(r, "a result of %s for attempt %d, which it has not claimed: %s", got.Executor, got.Attempt, history(e.status[r.id]))
 	}
-	// Who takes an executor for dead keeps the letter first. If that one comes back and stores its result before he does,
-	// there are both.
-	mayBeBoth := len(claims) > 0 && (r.atMostOnce() || len(claims) >= maxAttempts)
+	// Who takes an executor for dead, or cannot go on with what he took over, keeps the letter first. If the other one comes
+	// back and stores its result before he does, there are both.
+	mayBeBoth := len(claims) > 1 || len(claims) > 0 && r.atMostOnce()
 	letter, given := e.dead[r.id] > 0, got.Status == "lost" || got.Status == "unknown"
 	if given && !letter || letter && !given && !mayBeBoth {
 		v.wrong(r, "%s, with %d dead letters", got.Status, e.dead[r.id])

@@ -168,6 +168,13 @@ func startServe(tb testing.TB, url string, extra ...string) *instance {
 	port := freePort(tb)
 	address := "127.0.0.1:" + strconv.Itoa(port)
 	p := start(tb, nil, append([]string{"serve", "--server", url, "--http", address, "--data", tb.TempDir(), "--config", writeFile(tb, "executor.yaml", serveConfig)}, extra...)...)
+	awaitReady(tb, address)
+	return p
+}
+
+// awaitReady waits until the executor that listens there is ready.
+func awaitReady(tb testing.TB, address string) {
+	tb.Helper()
 	eventually(tb, "the executor is ready", func() bool {
 		reply, err := http.Get("http://" + address + "/readyz")
 		if err != nil {
@@ -177,7 +184,6 @@ func startServe(tb testing.TB, url string, extra ...string) *instance {
 		return reply.StatusCode == http.StatusOK
 	})
 	http.DefaultClient.CloseIdleConnections()
-	return p
 }
 
 // serveConfig allows what tests need, and has short times.

@@ -5,7 +5,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -255,15 +254,7 @@ func TestBelowMinTier(t *testing.T) {
 	address := "127.0.0.1:" + strconv.Itoa(freePort(t))
 	fake := func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, withFake+"="+contracts.EngineDocker) }
 	p := startAs(t, nil, []func(*exec.Cmd){noNamespaces, fake}, "serve", "--server", s.URL(), "--http", address, "--data", t.TempDir(), "--config", writeFile(t, "executor.yaml", config))
-	eventually(t, "the executor is ready", func() bool {
-		reply, err := http.Get("http://" + address + "/readyz")
-		if err != nil {
-			return false
-		}
-		reply.Body.Close()
-		return reply.StatusCode == http.StatusOK
-	})
-	http.DefaultClient.CloseIdleConnections()
+	awaitReady(t, address)
 	nc := connectTo(t, s.URL())
 	c := newClient(t, nc)
 

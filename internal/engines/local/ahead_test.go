@@ -133,7 +133,7 @@ func TestKilledSandboxThatWaits(t *testing.T) {
 	e := newEngine(t, sandboxed(t))
 	for range 10 {
 		run(t, e, shell("true"))
-		e.shims.remake() // that of the other helper was killed as well
+		remake(t, e) // that of the other helper was killed as well
 		oneWaits(t, e)
 		for _, box := range waitingBoxes() {
 			if err := unix.Kill(box, unix.SIGKILL); err != nil {
@@ -237,7 +237,7 @@ func TestSandboxMadeAheadFollowsNoLink(t *testing.T) {
 	run(t, e, in("true")) // whose sandbox is like that of the next
 	must(os.Rename(x, x+"-away"))
 	must(os.Symlink(host, x))
-	e.shims.remake()
+	remake(t, e)
 	must(os.Remove(x))
 	must(os.Rename(x+"-away", x))
 	for range 3 {
@@ -247,16 +247,26 @@ func TestSandboxMadeAheadFollowsNoLink(t *testing.T) {
 	}
 }
 
-// remake has all sandboxes that wait made again, and returns when that was tried.
-func (s *supervisor) remake() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, one := range s.idle {
+// remake has all sandboxes that wait made again, and returns when that was tried: each helper has read that it is to, and
+// sleeps, and so do the sandboxes, as far as they did not fail.
+func remake(t *testing.T, e *Engine) {
+	t.Helper()
+	e.shims.mu.Lock()
+	defer e.shims.mu.Unlock()
+	for _, one := range e.shims.idle {
 		if one.plan != nil {
 			one.ahead(one.plan, one.look)
 		}
 	}
-	time.Sleep(50 * time.Millisecond) // nothing tells when a sandbox that fails was tried
+	enginetest.Eventually(t, "sandboxes were made again", func() bool {
+		return !slices.ContainsFunc(e.shims.idle, func(one *shimProcess) bool {
+			unread := 0
+			if raw, err := one.socket.SyscallConn(); err == nil {
+				raw.Control(func(fd uintptr) { unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+			}
+			return unread > 0 || ends(one.process.Pid) || slices.ContainsFunc(shimsOf(one.process.Pid), ends)
+		})
+	})
 }
 
 func TestSecretThatIsReplacedStaysCovered(t *testing.T) {

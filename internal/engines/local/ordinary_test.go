@@ -34,7 +34,7 @@ func TestSandboxNone(t *testing.T) {
 			t.Errorf("%+v, %v; it printed\n%s", exit, err, stdout.String())
 		}
 		// The next is in the sandbox again, in a directory that nobody else has.
-		exit, err = e.Run(t.Context(), shell("id -u; ls -A /work; touch /work/x && echo x >/work/x"), &stdout, nil)
+		exit, err = e.Run(t.Context(), shell("id -u; ls -A $HOME; touch $HOME/x && echo x >$HOME/x"), &stdout, nil)
 		if err != nil || exit.Code != 0 || exit.Isolation.Tier != TierNamespaces {
 			t.Errorf("%+v, %v", exit, err)
 		}

@@ -208,8 +208,9 @@ func TestExecutorDiesAtTheEndOfATool(t *testing.T) {
 	work.args.Close()
 }
 
-func TestKilledShim(t *testing.T) {
-	e := newEngine(t)
+// killShim kills the helper of a tool with many processes, and looks at what comes of that.
+func killShim(t *testing.T, e *Engine) {
+	t.Helper()
 	u := begin(t, e, "write:x:1", "background:2", "ignore-term", "block", "daemon:1", "block", "forkbomb:50:setsid", "out:up", "block")
 	enginetest.Eventually(t, "all are there", func() bool { return len(enginetest.Marked(u.marker)) > 50 })
 	if err := unix.Kill(theShim(t), unix.SIGKILL); err != nil {
@@ -222,6 +223,11 @@ func TestKilledShim(t *testing.T) {
 	if u.err == nil || errorCode(u.err) != "" || errors.Is(u.err, context.Canceled) {
 		t.Errorf("Run returned %v; it has to say that the tool was lost", u.err)
 	}
+}
+
+func TestKilledShim(t *testing.T) {
+	e := newEngine(t)
+	killShim(t, e)
 	if got := run(t, e, tool(t, "out:next")); got != "next" {
 		t.Errorf("the next run printed %q", got)
 	}

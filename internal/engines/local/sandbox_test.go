@@ -3,8 +3,6 @@
 package local
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -427,18 +425,7 @@ func TestKilledShimEndsItsSandbox(t *testing.T) { eachOf(t, fences, testKilledSh
 
 func testKilledShimEndsItsSandbox(t *testing.T, tier string) {
 	e := newEngine(t, in(t, tier))
-	u := begin(t, e, "write:x:1", "background:2", "ignore-term", "block", "daemon:1", "block", "forkbomb:50:setsid", "out:up", "block")
-	enginetest.Eventually(t, "all are there", func() bool { return len(enginetest.Marked(u.marker)) > 50 })
-	if err := unix.Kill(theShim(t), unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	<-u.done
-	if left := enginetest.Marked(u.marker); len(left) > 0 {
-		t.Errorf("%d processes are left", len(left))
-	}
-	if u.err == nil || errors.Is(u.err, context.Canceled) {
-		t.Errorf("Run returned %v; it has to say that the tool was lost", u.err)
-	}
+	killShim(t, e)
 	// What looks after a tool is beyond its reach. In what bubblewrap makes it has no parent, and 0 is its own group.
 	script := "kill -KILL $PPID; kill -STOP $PPID; printf next"
 	if tier == TierBubblewrap {

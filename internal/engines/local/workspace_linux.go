@@ -1,7 +1,6 @@
 package local
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -276,10 +275,7 @@ func (s *space) make() (*workspace, error) {
 }
 
 func (w *workspace) fill(job *engines.Job) error {
-	text, err := json.Marshal(struct {
-		Args    map[string]any `json:"args"`
-		Context map[string]any `json:"context"`
-	}{orEmpty(job.Args), orEmpty(job.Context)})
+	text, err := job.ArgsText()
 	if err != nil {
 		return err
 	}
@@ -291,13 +287,6 @@ func (w *workspace) fill(job *engines.Job) error {
 	}
 	w.looks[3], err = w.lookAtArgs()
 	return err
-}
-
-func orEmpty(m map[string]any) map[string]any {
-	if m == nil {
-		return map[string]any{}
-	}
-	return m
 }
 
 // link makes named caches appear below the HOME of a tool without a sandbox.

@@ -122,6 +122,7 @@ type Result struct {
 	Timings      *Timings          `json:"timings,omitempty"`
 	Usage        *Usage            `json:"usage,omitempty"`
 	Isolation    *Isolation        `json:"isolation,omitempty"`
+	Notes        []string          `json:"notes,omitempty"`  // for people: what was not as the contract asked, or as one would expect
 	Labels       map[string]string `json:"labels,omitempty"` // those of the request
 	Time         time.Time         `json:"time,omitzero"`
 }
@@ -149,7 +150,7 @@ type Usage struct {
 
 // Isolation says what kept the tool apart from the host.
 type Isolation struct {
-	Tier    string `json:"tier"`    // namespaces, or none: an ordinary process
-	Network string `json:"network"` // none, or host: that of the executor
+	Tier    string `json:"tier"`    // namespaces, container, or none: an ordinary process
+	Network string `json:"network"` // none, bridge: a way out through the host, or host: that of the executor
 	Limits  string `json:"limits"`  // none, rlimit or cgroup
 }

@@ -74,7 +74,8 @@ type ContainerSpec struct {
 	Image      string `json:"image,omitempty"`
 	User       string `json:"user,omitempty"`
 	Privileged bool   `json:"privileged,omitempty"`
-	ReadOnly   *bool  `json:"read_only,omitempty"` // root file system; nil: as the operator configured
+	ReadOnly   *bool  `json:"read_only,omitempty"`   // root file system; nil: as the operator configured
+	BestEffort bool   `json:"best_effort,omitempty"` // limits and isolation that the engine cannot enforce are left out, and the result says so
 }
 
 // DockerSpec is the engine_spec of the docker engine.
@@ -84,7 +85,10 @@ type DockerSpec struct{ ContainerSpec }
 func (*DockerSpec) Engine() string { return EngineDocker }
 
 // DaggerSpec is the engine_spec of the dagger engine. Its image may be left to the operator's default_image.
-type DaggerSpec struct{ ContainerSpec }
+type DaggerSpec struct {
+	ContainerSpec
+	Cache bool `json:"cache,omitempty"` // what was run before with the same image, files, arguments and variables is not run again
+}
 
 // Engine is EngineDagger.
 func (*DaggerSpec) Engine() string { return EngineDagger }

@@ -58,4 +58,8 @@ type Exit struct {
 	OOMKilled bool   // ended because it went over its memory limit
 	Usage     contracts.Usage
 	Isolation contracts.Isolation
+
+	// Notes say what was not as the contract asked or as a reader would expect, as limits that were left out. They are for
+	// people, and go into the result.
+	Notes []string
 }

@@ -58,7 +58,7 @@ func (r *run) report(exit engines.Exit, err error) contracts.Settlement {
 		result.ExitCode = &exit.Code
 	}
 	r.fill(result)
-	result.Isolation = &exit.Isolation
+	result.Isolation, result.Notes = &exit.Isolation, exit.Notes
 	if exit.Usage != (contracts.Usage{}) {
 		result.Usage = &exit.Usage
 	}

@@ -1,0 +1,19 @@
+package dagger
+
+import (
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/praxis-sdk/executor/internal/engines/dagger/daggertest"
+	"github.com/praxis-sdk/executor/internal/engines/enginetest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		enginetest.Clean()
+		daggertest.Clean()
+		os.Exit(code)
+	}))
+}

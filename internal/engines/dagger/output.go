@@ -1,0 +1,78 @@
+package dagger
+
+import (
+	"io"
+
+	"github.com/praxis-sdk/executor/internal/engines/dagger/inside"
+)
+
+// output hands what a tool printed to the writers, each byte once, though it may come twice: while the tool runs by the log
+// stream, and at its end all of it. A writer that fails has the rest of its stream dropped.
+type output struct {
+	writers [2]io.Writer
+	written [2]int64
+}
+
+func newOutput(stdout, stderr io.Writer) *output {
+	return &output{writers: [2]io.Writer{stdout, stderr}}
+}
+
+// emit takes data that lies at offset in a stream; what was written before is left out.
+func (o *output) emit(stream int, offset int64, data []byte) {
+	skip := o.written[stream] - offset
+	if skip >= int64(len(data)) {
+		return
+	}
+	data = data[max(0, skip):]
+	o.written[stream] += int64(len(data))
+	if w := o.writers[stream]; w != nil {
+		if _, err := w.Write(data); err != nil {
+			o.writers[stream] = nil
+		}
+	}
+}
+
+// pump hands on what a follower receives, until done is closed and nothing is left, or something is missing. It returns how the
+// tool ended, nil where that has not come.
+func (o *output) pump(f *follower, done <-chan struct{}) *inside.End {
+	var d inside.Decoder
+	last := false
+	for {
+		pieces, ok := f.next()
+		for _, piece := range pieces {
+			if d.Feed(piece, o.emit) != nil {
+				return nil // what is missing is read at the end
+			}
+		}
+		if d.End != nil {
+			return d.End
+		}
+		if !ok || last {
+			return nil
+		}
+		select {
+		case <-f.wake:
+		case <-done:
+			last = true
+		}
+	}
+}
+
+// whole hands on all that the program beside the tool printed, as far as it was not written before. It returns how the tool
+// ended.
+func (o *output) whole(r io.Reader) (*inside.End, error) {
+	var d inside.Decoder
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := r.Read(buffer)
+		if err := d.Feed(buffer[:n], o.emit); err != nil {
+			return nil, err
+		}
+		if err == io.EOF { //nolint:errorlint // as readers return it
+			return d.End, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}

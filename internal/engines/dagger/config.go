@@ -37,9 +37,10 @@ var (
 	probesFailed   = 3 // in a row: the session is given up
 	retryFirst     = 500 * time.Millisecond
 	retryMost      = 30 * time.Second
-	endTimeout     = 5 * time.Second // for a CLI that was asked to end
-	readyWait      = 3 * time.Second // for a connect under way
-	drainTimeout   = 5 * time.Second // for the last output of a run that was stopped
-	stalled        = 2 * time.Second // after the end of a run without any output, the rest is asked for
-	pullNotice     = time.Second     // a start that takes longer is told
+	endTimeout     = 5 * time.Second        // for a CLI that was asked to end
+	readyWait      = 3 * time.Second        // for a connect under way
+	drainTimeout   = 5 * time.Second        // for the last output of a run that was stopped
+	drainQuiet     = 300 * time.Millisecond // without output, after which that is taken for all
+	stalled        = 2 * time.Second        // after the end of a run without any output, the rest is asked for
+	pullNotice     = time.Second            // a start that takes longer is told
 )

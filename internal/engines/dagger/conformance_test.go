@@ -89,3 +89,41 @@ func leftIn(dir string) (names []string) {
 	}
 	return names
 }
+
+// double starts the test double with the testtool in an image, and an engine that uses it.
+func double(t testing.TB, options daggertest.Options, config Config) (*daggertest.Engine, *Engine) {
+	t.Helper()
+	if options.Images == nil {
+		options.Images = map[string]daggertest.Image{"image": daggertest.MakeImage(t, false, enginetest.Build(t))}
+	}
+	d := daggertest.Start(t, options)
+	d.Use(t)
+	return d, open1(t, config)
+}
+
+func open1(t testing.TB, config Config) *Engine {
+	t.Helper()
+	if config.DataDir == "" {
+		config.DataDir = t.TempDir()
+	}
+	if config.Program == "" {
+		config.Program = daggertest.Program(t)
+	}
+	e, err := New(config, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	return e
+}
+
+// TestDouble runs the suite on the test double.
+func TestDouble(t *testing.T) {
+	_, e := double(t, daggertest.Options{}, Config{})
+	enginetest.Run(t, enginetest.Suite{
+		Engine: contracts.EngineDagger, Tool: []string{"testtool"}, Cannot: cannot, Refused: refusedSpecs, Concurrent: 100,
+		Spec: containerSpec("image"),
+		New:  func(testing.TB, time.Duration) engines.Engine { return e },
+		Left: func(engines.Engine) []string { return leftIn(e.config.DataDir) },
+	})
+}

@@ -37,9 +37,8 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 
 	after, size, err := s.start(withTrace(ctx, t), c, r)
 	if err != nil {
-		// The output of a tool that was stopped is on its way; so is the news that nothing of it is left.
 		if s.ctx.Err() == nil && s.logs.missing() == nil {
-			await(f.eof, drainTimeout)
+			f.drain()
 		}
 		close(done)
 		<-ended

@@ -277,6 +277,20 @@ func (f *follower) next() (pieces [][]byte, ok bool) {
 	return pieces, !f.lost
 }
 
+// drain waits for the last output of a tool that was stopped. An engine kills its container within some 20 ms and says neither
+// that it has nor that its streams have ended, so it waits until nothing has come for a while.
+func (f *follower) drain() {
+	ticker := time.NewTicker(drainQuiet / 10)
+	defer ticker.Stop()
+	begun := time.Now()
+	for now := begun; now.Sub(begun) < drainTimeout; now = <-ticker.C {
+		_, last, _ := f.state()
+		if _, over := await(f.eof, 0); over || now.Sub(begun) > drainQuiet && now.Sub(last) > drainQuiet {
+			return
+		}
+	}
+}
+
 // state is how many bytes have come, and when the last did.
 func (f *follower) state() (received int64, last time.Time, lost bool) {
 	f.mu.Lock()

@@ -31,23 +31,18 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	t := newTrace()
 	f := s.logs.follow(t)
 	defer s.logs.forget(f)
-	done := make(chan struct{})
-	ended := make(chan *inside.End, 1)
-	go func() { ended <- out.pump(f, done) }()
+	live := out.follow(f)
+	defer live.finish()
 
 	after, size, err := s.start(withTrace(ctx, t), c, r)
 	if err != nil {
 		if s.ctx.Err() == nil && s.logs.missing() == nil {
 			f.drain()
 		}
-		close(done)
-		<-ended
+		live.finish()
 		return e.broken(ctx, f, exit, err)
 	}
-	end, live := await(ended, 0)
-	if !live || end == nil {
-		end, err = e.complete(ctx, s, f, after, size, done, ended, out)
-	}
+	end, err := e.complete(ctx, s, live, after, size, out)
 	if err != nil {
 		if ctx.Err() != nil {
 			return exit, context.Cause(ctx)
@@ -119,31 +114,19 @@ func (s *session) withExec(c *container, r *ready, argv []string, stdin string) 
 	return q
 }
 
-// complete sees to it that all output is written after the tool has ended: it comes by the stream, or is asked for.
-func (e *Engine) complete(ctx context.Context, s *session, f *follower, after string, size int64, done chan struct{}, ended chan *inside.End, out *output) (*inside.End, error) {
-	closed := false
-	finish := func() *inside.End { // the pump has stopped afterwards: the writers are ours
-		if !closed {
-			closed = true
-			close(done)
-			return <-ended
+// complete sees to it that all output is written after the tool has ended: it comes by the stream, or is asked for. It returns
+// how the tool ended, nil where nothing says so.
+func (e *Engine) complete(ctx context.Context, s *session, live *live, after string, size int64, out *output) (*inside.End, error) {
+	// What is little is asked for at once; for more it is worth to wait as long as it comes.
+	for begun := time.Now(); size > inlineOutput && ctx.Err() == nil; {
+		if _, over := await(live.over, stalled/20); over {
+			break
 		}
-		return nil
-	}
-	begun := time.Now()
-	for size > inlineOutput {
-		if end, over := await(ended, stalled/20); over {
-			if closed = true; end != nil {
-				return end, nil
-			}
-			close(done)
-			break // something is missing
-		}
-		if _, last, lost := f.state(); lost || time.Since(begun) > stalled && time.Since(last) > stalled {
+		if _, last, lost := live.from.state(); lost || time.Since(begun) > stalled && time.Since(last) > stalled {
 			break
 		}
 	}
-	if end := finish(); end != nil {
+	if end := live.finish(); end != nil {
 		return end, nil
 	}
 	if size <= inlineOutput {

@@ -2,6 +2,7 @@ package dagger
 
 import (
 	"io"
+	"sync"
 
 	"github.com/praxis-sdk/executor/internal/engines/dagger/inside"
 )
@@ -30,6 +31,33 @@ func (o *output) emit(stream int, offset int64, data []byte) {
 			o.writers[stream] = nil
 		}
 	}
+}
+
+// live is the part of the output that comes by the log stream.
+type live struct {
+	from *follower
+	over chan struct{} // closed: no more comes this way
+	stop func()
+	end  *inside.End // valid when it is over
+}
+
+// follow begins to hand on what a follower receives. The caller calls finish before it writes itself.
+func (o *output) follow(f *follower) *live {
+	done := make(chan struct{})
+	l := &live{from: f, over: make(chan struct{}), stop: sync.OnceFunc(func() { close(done) })}
+	go func() {
+		defer close(l.over)
+		l.end = o.pump(f, done)
+	}()
+	return l
+}
+
+// finish hands on what has come until now, and ends it. It returns how the tool ended, nil where that has not come, or not in
+// order.
+func (l *live) finish() *inside.End {
+	l.stop()
+	<-l.over
+	return l.end
 }
 
 // pump hands on what a follower receives, until done is closed and nothing is left, or something is missing. It returns how the

@@ -15,6 +15,7 @@ import (
 
 	"github.com/praxis-sdk/executor/internal/bus"
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines/dagger"
 	"github.com/praxis-sdk/executor/internal/engines/local"
 	"github.com/praxis-sdk/executor/internal/executor"
 )
@@ -76,14 +77,17 @@ type Sandbox struct {
 	OpenFiles int            `json:"open_files"`
 }
 
-// Dagger is the section execution.dagger. It is read as Praxis has it; this version has no Dagger engine yet.
+// Dagger is the section execution.dagger, which has the shape it has in the Praxis SDK, and more.
 type Dagger struct {
 	Enabled           bool               `json:"enabled"`
-	Slots             int                `json:"slots"` // of this engine alone; 0: those of the instance
-	SessionTimeout    contracts.Duration `json:"session_timeout"`
+	Slots             int                `json:"slots"`           // of this engine alone; 0: those of the instance
+	SessionTimeout    contracts.Duration `json:"session_timeout"` // new runs use a session as long; 0: no bound
 	DefaultImage      string             `json:"default_image"`
 	MountDockerSocket bool               `json:"mount_docker_socket"`
-	ResourceLimits    ResourceLimits     `json:"resource_limits"`
+	ResourceLimits    ResourceLimits     `json:"resource_limits"` // which no engine of Dagger can apply
+	CLI               string             `json:"cli"`             // path or name; "": from the environment, else dagger
+	Engine            string             `json:"engine"`          // address; "": from the environment, else the CLI starts one
+	ConnectTimeout    contracts.Duration `json:"connect_timeout"` // of one attempt
 }
 
 // ResourceLimits bound containers.
@@ -121,6 +125,7 @@ func Default() Config {
 			Local: Local{Enabled: true, Path: local.DefaultPath, KillGrace: contracts.Seconds(5), Sandbox: Sandbox{
 				Mode: box.Mode, MinTier: box.MinTier, User: box.User, TmpSize: contracts.Size(box.TempSize), ShmSize: contracts.Size(box.SharedSize), OpenFiles: int(box.OpenFiles),
 			}},
+			Dagger: Dagger{ConnectTimeout: contracts.Seconds(60)},
 		},
 		Policy: executor.Policy{ReplyPrefixes: executor.DefaultReplyPrefixes},
 		Tools:  Tools{Registry: true},
@@ -264,6 +269,7 @@ func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
 	bad(box.ShmSize < 1<<16, "execution.local.sandbox.shm_size", "must be at least 64Ki")
 	bad(box.OpenFiles < 64 || box.OpenFiles > 1<<20, "execution.local.sandbox.open_files", "must be 64 to 1048576")
 	bad(e.Dagger.SessionTimeout < 0, "execution.dagger.session_timeout", "must not be below 0")
+	bad(e.Dagger.ConnectTimeout <= 0, "execution.dagger.connect_timeout", "must be above 0")
 	for _, prefix := range c.Policy.ReplyPrefixes {
 		bad(!replyPrefix.MatchString(prefix), "policy.reply_prefixes", fmt.Sprintf("%q is not the beginning of a subject that ends with a dot, as _INBOX.", prefix))
 	}
@@ -320,6 +326,25 @@ func (c Config) EngineSlots(engine string) int {
 		return c.Execution.Dagger.Slots
 	}
 	return 0
+}
+
+// DaggerEngine is the part that the Dagger engine takes.
+func (c Config) DaggerEngine(dataDir string) dagger.Config {
+	d := c.Execution.Dagger
+	config := dagger.Config{
+		CLI: d.CLI, RunnerHost: d.Engine, ConnectTimeout: time.Duration(d.ConnectTimeout), SessionTimeout: time.Duration(d.SessionTimeout),
+		DefaultImage: d.DefaultImage, AllowDockerSocket: c.Policy.DockerSocket, MountRoots: c.Policy.Mounts, DataDir: filepath.Join(dataDir, "dagger"),
+	}
+	if d.MountDockerSocket {
+		config.DockerSocket = dagger.DockerSocket
+	}
+	if d.ResourceLimits.CPU != 0 {
+		config.Limits = append(config.Limits, fmt.Sprintf("cpu %dm", d.ResourceLimits.CPU))
+	}
+	if d.ResourceLimits.Memory != 0 {
+		config.Limits = append(config.Limits, fmt.Sprintf("memory %d bytes", d.ResourceLimits.Memory))
+	}
+	return config
 }
 
 // LocalEngine is the part that the local engine takes.

@@ -744,11 +744,11 @@ integration: {p2p: {enabled: true}}
 var fullContracts = map[string]string{
 	"local": "name: a\nengine: local\nengine_spec:\n  command: [sh, -c, 'echo $ARG_A']\n  shell: true" + fullCommon + fullRest +
 		"fallback: [{engine: docker, engine_spec: {command: [a], image: b}}, {engine: dagger, engine_spec: {command: [a]}}]\n",
-	"docker": "name: a\nengine: docker\nengine_spec:\n  command: [a, '{{args.a}}', '{{context.b}}']\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: true" + fullCommon + fullRest +
+	"docker": "name: a\nengine: docker\nengine_spec:\n  command: [a, '{{args.a}}', '{{context.b}}']\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: true\n  best_effort: true" + fullCommon + fullRest +
 		"fallback: [dagger, {engine: local, engine_spec: {command: [a]}}]\n",
-	"dagger": "name: a\nengine: dagger\nengine_spec:\n  command: [a]\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: false" + fullCommon + fullRest +
+	"dagger": "name: a\nengine: dagger\nengine_spec:\n  command: [a]\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: false\n  best_effort: true\n  cache: true" + fullCommon + fullRest +
 		"fallback: [docker]\n",
-	"praxis": "name: a\nengine: docker-sdk\nengineSpec:\n  command: [a]\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: true" + fullCommon + fullRest +
+	"praxis": "name: a\nengine: docker-sdk\nengineSpec:\n  command: [a]\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: true\n  best_effort: true" + fullCommon + fullRest +
 		"fallback: [{engine: dagger, engineSpec: {command: [a]}}]\n",
 }
 

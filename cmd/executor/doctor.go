@@ -151,13 +151,16 @@ func (d *doctor) engines(config configs.Config) {
 			d.say(findingFail, e.name, contracts.AsError(err).Message, "")
 			continue
 		}
-		exit, err := try(d.ctx, e.name, engine)
+		image, untried := imageToTry(config, e.name)
+		exit, err := try(d.ctx, e.name, image, untried == "", engine)
 		if c, ok := engine.(io.Closer); ok {
 			c.Close()
 		}
 		switch {
 		case err != nil:
 			d.say(findingFail, e.name, "a tool that does nothing did not run: "+contracts.AsError(err).Message, "")
+		case untried != "":
+			d.say(findingOK, e.name, "answers; no tool was tried, as "+untried, "")
 		case exit.Code != 0 || exit.Signal != "":
 			d.say(findingFail, e.name, fmt.Sprintf("a tool that does nothing failed: exit code %d %s", exit.Code, exit.Signal), "")
 		case exit.Isolation.Tier == "none":
@@ -173,12 +176,31 @@ func (d *doctor) engines(config configs.Config) {
 	}
 }
 
-// try runs a tool that does nothing.
-func try(ctx context.Context, name string, engine engines.Engine) (engines.Exit, error) {
-	if err := engine.Ready(ctx); err != nil {
+// imageToTry is the image for a tool that does nothing, for an engine that needs one; untried says why there is none.
+func imageToTry(config configs.Config, name string) (image, untried string) {
+	if name != contracts.EngineDagger {
+		return "", ""
+	}
+	if image = config.Execution.Dagger.DefaultImage; image == "" {
+		return "", "execution.dagger.default_image names no image to try one with"
+	}
+	return image, ""
+}
+
+// try runs a tool that does nothing, where run says so.
+func try(ctx context.Context, name, image string, run bool, engine engines.Engine) (engines.Exit, error) {
+	ready := engine.Ready
+	if slow, ok := engine.(interface{ Await(context.Context) error }); ok { // it connects in the background
+		ready = slow.Await
+	}
+	if err := ready(ctx); err != nil || !run {
 		return engines.Exit{}, err
 	}
-	list, err := contracts.ParseContracts("doctor", []byte("{name: doctor, engine: "+name+", engine_spec: {command: [\"/bin/true\"]}}"))
+	spec := `{command: ["/bin/true"]`
+	if image != "" {
+		spec = `{command: ["true"], image: ` + strconv.Quote(image)
+	}
+	list, err := contracts.ParseContracts("doctor", []byte("{name: doctor, engine: "+name+", engine_spec: "+spec+"}}"))
 	if err != nil {
 		return engines.Exit{}, err
 	}

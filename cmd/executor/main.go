@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/praxis-sdk/executor/internal/engines/dagger/inside"
 	"github.com/praxis-sdk/executor/internal/engines/local"
 )
 
@@ -15,6 +16,9 @@ import (
 var signals = make(chan os.Signal, 2)
 
 func main() {
+	if inside.Invoked() { // this process stands beside a tool in a container of Dagger
+		inside.Main()
+	}
 	if local.ShimInvoked() { // this process is a helper of the local engine
 		local.ShimMain()
 	}

@@ -15,10 +15,10 @@ type Config struct {
 	SessionTimeout time.Duration
 	// DefaultImage is for contracts that name none.
 	DefaultImage string
-	// DockerSocket is a socket that all containers get as /var/run/docker.sock; "": none.
+	// DockerSocket is a socket on this machine that all containers get as DockerSocket; "": none.
 	DockerSocket string
-	// MountDocker allows contracts to mount a socket of the Docker daemon (policy.docker_socket).
-	MountDocker bool
+	// AllowDockerSocket allows that, and contracts to mount a socket of the Docker daemon (policy.docker_socket).
+	AllowDockerSocket bool
 	// MountRoots are where contracts may have mounts (policy.mounts).
 	MountRoots []string
 	// DataDir is where output and changed files pass through that are too large for memory.
@@ -28,6 +28,9 @@ type Config struct {
 	// Limits are limits of the configuration that nobody asked for by contract, as "memory 512Mi". They cannot be applied.
 	Limits []string
 }
+
+// DockerSocket is where tools look for the Docker daemon.
+const DockerSocket = "/var/run/docker.sock"
 
 // Times of the engine. Variables for tests.
 var (

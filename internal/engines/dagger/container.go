@@ -38,9 +38,6 @@ type container struct {
 	socket  string // of the Docker daemon, on the host; "": none
 }
 
-// dockerSocket is where tools look for the daemon.
-const dockerSocket = "/var/run/docker.sock"
-
 // plan resolves all that needs no engine. An error is a *contracts.Error.
 func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec) (*container, error) {
 	c := &container{job: job, spec: spec, image: spec.Image, secrets: map[string]string{}, socket: e.config.DockerSocket}
@@ -275,7 +272,7 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 		q = c.owned(q.Select("withMountedCache").Arg("path", home(cache.Path)).Arg("cache", r.sources[fmt.Sprintf("c%d", i)]))
 	}
 	if c.socket != "" {
-		q = q.Select("withUnixSocket").Arg("path", dockerSocket).Arg("source", r.sources["d0"])
+		q = q.Select("withUnixSocket").Arg("path", DockerSocket).Arg("source", r.sources["d0"])
 	}
 	return q
 }

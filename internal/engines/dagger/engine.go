@@ -44,6 +44,10 @@ type Engine struct {
 // New makes the engine, which begins to connect in the background. It waits for nothing and fails only where an operator has to
 // mend something; the error is a *contracts.Error.
 func New(config Config, log zerolog.Logger) (*Engine, error) {
+	if config.DockerSocket != "" && !config.AllowDockerSocket {
+		log.Warn().Msg("execution.dagger.mount_docker_socket does nothing without policy.docker_socket: who has that socket is root on its host")
+		config.DockerSocket = ""
+	}
 	if config.DockerSocket != "" && !socketThere(config.DockerSocket) {
 		return nil, unavailable("execution.dagger.mount_docker_socket: there is no socket %s; start the Docker daemon, or set it to false", config.DockerSocket)
 	}
@@ -80,6 +84,16 @@ func (e *Engine) Ready(ctx context.Context) error {
 		return unavailable("the Dagger engine does not answer: %s", short(err))
 	}
 	return nil
+}
+
+// Await is Ready that waits until the attempt to connect which is under way has come to its end, as long as ctx.
+func (e *Engine) Await(ctx context.Context) error {
+	s, err := e.sessions.get(ctx, time.Hour)
+	if err != nil {
+		return err
+	}
+	s.release()
+	return e.Ready(ctx)
 }
 
 // Run implements engines.Engine.

@@ -56,7 +56,7 @@ func (e *Engine) daemon(c *contracts.Contract, m contracts.Mount) (string, bool)
 		source = filepath.Join(c.BaseDir, source)
 	}
 	source, err := filepath.EvalSymlinks(source)
-	return source, err == nil && e.config.MountDocker && strings.HasSuffix(source, "/docker.sock") && socketThere(source)
+	return source, err == nil && e.config.AllowDockerSocket && strings.HasSuffix(source, "/docker.sock") && socketThere(source)
 }
 
 // bringBack writes to the host what a tool changed in its writable mounts. It returns notes about what it did not write.

@@ -134,7 +134,7 @@ func (d *decoder) checkCommand(n *yaml.Node, path string, spec Spec, params Para
 	for i, text := range command.Argv {
 		at := element(path, i)
 		switch {
-		case shell || d.flawed(at) || !placeholder.MatchString(text):
+		case shell || d.flawed(at) || !placeholder.MatchString(text) || i >= len(list.Content): // the key is there twice, which is told
 		case shellText(command.Argv, i):
 			d.problem(list.Content[i], at, "holds %s: arguments are never put into shell text; use \"$ARG_<NAME>\" in it", placeholder.FindString(text))
 		default:

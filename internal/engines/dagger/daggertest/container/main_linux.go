@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -108,7 +109,11 @@ func (p *Plan) run() int {
 		c.Env = []string{}
 	}
 	if filepath.Base(c.Path) == c.Path {
-		os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+		for _, entry := range p.Env {
+			if value, is := strings.CutPrefix(entry, "PATH="); is {
+				os.Setenv("PATH", value)
+			}
+		}
 		if found, err := exec.LookPath(c.Path); err == nil {
 			c.Path = found
 		}

@@ -11,6 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	daggertest.CLIMain()
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		enginetest.Clean()
 		daggertest.Clean()

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/praxis-sdk/executor/internal/engines/docker/boot"
 	"github.com/praxis-sdk/executor/internal/engines/local"
 )
 
@@ -15,6 +16,9 @@ import (
 var signals = make(chan os.Signal, 2)
 
 func main() {
+	if boot.Invoked() { // this process is the first one of a container of the Docker engine
+		boot.Main()
+	}
 	if local.ShimInvoked() { // this process is a helper of the local engine
 		local.ShimMain()
 	}

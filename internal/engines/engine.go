@@ -5,6 +5,7 @@ package engines
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
@@ -58,4 +59,12 @@ type Exit struct {
 	OOMKilled bool   // ended because it went over its memory limit
 	Usage     contracts.Usage
 	Isolation contracts.Isolation
+	Stages    Stages
+}
+
+// Stages say how long the parts of a run's preparation took; 0 where there was no such part.
+type Stages struct {
+	Pull   time.Duration // until the image was there
+	Create time.Duration // of the container
+	Start  time.Duration // of the container, until its first process runs
 }

@@ -70,20 +70,14 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 	b := &box{daemon: e.daemon, graves: e.graves, frames: make(chan frame, 4), over: make(chan struct{}), created: time.Now()}
 	b.stdout, b.stderr = &splitter{box: b}, &splitter{box: b}
 	name := fmt.Sprintf("%s-%d", e.name, e.number.Add(1))
-	bounded, cancel := e.daemon.bounded(ctx)
-	defer cancel()
-	made, err := e.daemon.ContainerCreate(bounded, &config, &host, nil, (*ocispec.Platform)(nil), name)
+	b.id, err = e.make(ctx, &config, &host, name)
 	if err != nil {
-		if !cerrdefs.IsNotFound(err) && !cerrdefs.IsInvalidArgument(err) {
-			e.graves.bury(name, false) // it may have been made all the same
-		}
 		if cerrdefs.IsNotFound(err) && strings.Contains(err.Error(), anchor) {
 			e.anchor.lost(anchor)
 			return nil, true, e.daemon.unavailable("make the container", err)
 		}
 		return nil, false, e.notMade(err)
 	}
-	b.id = made.ID
 	b.create = time.Since(b.created)
 	begun := time.Now()
 	if b.streams, err = e.daemon.attach(ctx, b.id); err != nil {
@@ -91,12 +85,47 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 		return nil, false, e.daemon.unavailable("attach to the container", err)
 	}
 	go b.pump()
+	bounded, cancel := e.daemon.bounded(ctx)
+	defer cancel()
 	if err := e.daemon.ContainerStart(bounded, b.id, container.StartOptions{}); err != nil {
 		b.discard()
 		return nil, false, e.notStarted(err)
 	}
 	b.start = time.Since(begun)
 	return b, false, nil
+}
+
+// make makes a container. The daemon makes it also where nobody waits for the answer any more: the call goes on when ctx ends, and
+// what comes of it is removed.
+func (e *Engine) make(ctx context.Context, config *container.Config, host *container.HostConfig, name string) (string, error) {
+	type answer struct {
+		id  string
+		err error
+	}
+	answers := make(chan answer, 1)
+	e.graves.work.Go(func() {
+		bounded, cancel := e.daemon.cleaning(ctx)
+		defer cancel()
+		made, err := e.daemon.ContainerCreate(bounded, config, host, nil, (*ocispec.Platform)(nil), name)
+		if err != nil && bounded.Err() != nil {
+			err = errSlow
+		}
+		answers <- answer{made.ID, err}
+	})
+	select {
+	case a := <-answers:
+		if errors.Is(a.err, errSlow) {
+			e.graves.bury(name, false) // it may have been made all the same
+		}
+		return a.id, a.err
+	case <-ctx.Done():
+		e.graves.work.Go(func() {
+			if a := <-answers; a.err == nil || errors.Is(a.err, errSlow) {
+				e.graves.bury(name, false)
+			}
+		})
+		return "", context.Cause(ctx)
+	}
 }
 
 // notMade explains why a container could not be made.

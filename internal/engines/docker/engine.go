@@ -54,6 +54,7 @@ type Engine struct {
 	images *images
 	graves *graves
 	anchor *anchor
+	warm   *warm
 	number atomic.Int64 // of containers
 
 	caching sync.Mutex
@@ -78,6 +79,9 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	e.graves = newGraves(d, log)
 	e.anchor = newAnchor(d, config, e.name, e.labels(roleAnchor, time.Time{}), e.graves)
 	e.background, e.stop = context.WithCancel(context.Background())
+	e.warm = newWarm(e, config.Warm)
+	e.work.Go(func() { e.warm.keep(e.background) })
+	e.work.Go(func() { e.keepOrder(e.background) })
 	if len(config.PrePull) > 0 {
 		e.work.Go(func() { e.prePull(e.background) })
 	}
@@ -89,6 +93,7 @@ func (e *Engine) Close() error {
 	e.closing.Do(func() {
 		e.stop()
 		e.work.Wait()
+		e.warm.close()
 		e.anchor.close()
 		e.graves.wait()
 		e.daemon.Close()
@@ -172,18 +177,12 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 			return exit, err
 		}
 	}
-	b, err := e.obtain(ctx, job, p)
+	b, used, err := e.obtain(ctx, job, p, request)
+	defer used()
 	if err != nil {
 		return exit, err
 	}
 	exit.Stages.Create, exit.Stages.Start = b.create, b.start
-	if err := b.prepare(ctx, request); err != nil {
-		b.discard()
-		if ctx.Err() != nil {
-			return exit, context.Cause(ctx)
-		}
-		return exit, err
-	}
 	if ctx.Err() != nil {
 		b.discard()
 		return exit, context.Cause(ctx)
@@ -245,9 +244,34 @@ func limitsOf(p *plan, info *system.Info) string {
 	return "cgroup"
 }
 
-// obtain returns a container of a plan.
-func (e *Engine) obtain(ctx context.Context, job *engines.Job, p *plan) (*box, error) {
+// obtain returns a container whose tool can be started: one that waits for a run, or a new one. used ends the run's use of it.
+func (e *Engine) obtain(ctx context.Context, job *engines.Job, p *plan, q *boot.Request) (_ *box, used func(), err error) {
+	b, used := e.warm.take(p)
+	if b != nil {
+		b.create, b.start = 0, 0 // nobody waited for it
+		err := b.prepare(ctx, q)
+		if err == nil {
+			return b, used, nil
+		}
+		b.discard()
+		if ctx.Err() != nil {
+			return nil, used, context.Cause(ctx)
+		}
+		if code := contracts.AsError(err).Code; code != contracts.EngineUnavailable {
+			return nil, used, err // as any other would
+		}
+	}
 	labels := e.labels(roleRun, e.deadline(p))
 	labels[labelRun], labels[labelTool] = job.ID, job.Contract.Name
-	return e.open(ctx, p, labels)
+	if b, err = e.open(ctx, p, labels); err != nil {
+		return nil, used, err
+	}
+	if err := b.prepare(ctx, q); err != nil {
+		b.discard()
+		if ctx.Err() != nil {
+			return nil, used, context.Cause(ctx)
+		}
+		return nil, used, err
+	}
+	return b, used, nil
 }

@@ -22,7 +22,7 @@ func TestSuite(t *testing.T) {
 	for _, kind := range []struct {
 		name   string
 		change func(*Config)
-	}{{"on demand", func(*Config) {}}} {
+	}{{"on demand", func(*Config) {}}, {"made ahead", func(c *Config) { c.Warm = Default().Warm }}} {
 		t.Run(kind.name, func(t *testing.T) {
 			enginetest.Run(t, enginetest.Suite{
 				Engine: contracts.EngineDocker,

@@ -349,6 +349,9 @@ func (e *Engine) prePull(ctx context.Context) {
 	for _, name := range e.config.PrePull {
 		named, err := engines.ImageName(name)
 		if err == nil {
+			_, err = e.daemon.look(ctx, true)
+		}
+		if err == nil {
 			_, err = e.images.pull(ctx, named, "", nil)
 		}
 		if ctx.Err() != nil {

@@ -38,6 +38,9 @@ func (e *Engine) keepOrder(ctx context.Context) {
 
 // reap removes what dead executors left. What has not our label is not even looked at.
 func (e *Engine) reap(ctx context.Context) error {
+	if _, err := e.daemon.look(ctx, true); err != nil { // first, because it settles which version of the API is spoken
+		return err
+	}
 	bounded, cancel := e.daemon.bounded(ctx)
 	defer cancel()
 	ours := filters.NewArgs(filters.Arg("label", labelManaged+"=true"))

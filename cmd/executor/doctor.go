@@ -115,7 +115,7 @@ func (d *doctor) examine(flags *fleetFlags) {
 		d.say(findingOK, "configuration", flags.config, "")
 	default:
 		nats := config.NATS
-		config = configs.Development()
+		config = development()
 		config.NATS = nats
 	}
 	d.contracts(config)

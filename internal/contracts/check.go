@@ -104,9 +104,6 @@ func (d *decoder) checkSpec(n *yaml.Node, path string, spec Spec, params Paramet
 	if child(n, "platform") != nil && !platformText.MatchString(container.Platform) {
 		bad("platform", "%s is not a platform; write the system and the processor, as linux/amd64 or linux/arm/v7", quote(container.Platform))
 	}
-	if container.Privileged && child(n, "gpus") != nil {
-		bad("gpus", "is of no use beside privileged: true, which gives all devices")
-	}
 }
 
 func containerOf(spec Spec) (*ContainerSpec, bool) {

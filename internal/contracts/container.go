@@ -129,10 +129,14 @@ func (u Ulimit) MarshalJSON() ([]byte, error) {
 // GPUs says which graphics processors a container gets: how many, "all", or their ids with commas between them ("": none).
 type GPUs string
 
-var gpusText = regexp.MustCompile(`^(all|[1-9][0-9]{0,2}|[A-Za-z0-9_-]+(,[A-Za-z0-9_-]+)*)$`)
+var (
+	gpusText   = regexp.MustCompile(`^[A-Za-z0-9_-]+(,[A-Za-z0-9_-]+)*$`)
+	gpusNumber = regexp.MustCompile(`^[1-9][0-9]{0,2}$`)
+)
 
 func (g *GPUs) decodeNode(d *decoder, n *yaml.Node, path string) {
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" && n.Tag != "!!int" || !gpusText.MatchString(n.Value) {
+	ok := n.Kind == yaml.ScalarNode && (n.Tag == "!!str" && gpusText.MatchString(n.Value) || n.Tag == "!!int" && gpusNumber.MatchString(n.Value))
+	if !ok {
 		d.problem(n, path, "%s does not say which graphics processors; write all, how many, or ids with commas between them", describe(n))
 		return
 	}

@@ -31,6 +31,23 @@ type Engine interface {
 	Run(ctx context.Context, job *Job, stdout, stderr io.Writer) (Exit, error)
 }
 
+// Examiner is an engine that can say more about itself than that it can take work.
+type Examiner interface {
+	// Examine runs a tool that does nothing and says what the engine is and cannot do here. An error means that it cannot run one,
+	// and says how to mend that.
+	Examine(context.Context) (Examination, error)
+}
+
+// Examination is what an engine found out about itself.
+type Examination struct {
+	Exit  Exit   // of the tool that does nothing
+	About string // what it runs tools with, in a few words
+	Lacks []Lack
+}
+
+// Lack is something that an engine cannot do or enforce here.
+type Lack struct{ What, Mend string }
+
 // Job is what an engine is to run.
 type Job struct {
 	ID       string

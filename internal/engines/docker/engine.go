@@ -140,6 +140,10 @@ func (e *Engine) Ready(ctx context.Context) error {
 
 // Run implements engines.Engine.
 func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Writer) (engines.Exit, error) {
+	return e.run(ctx, job, e.images, stdout, stderr)
+}
+
+func (e *Engine) run(ctx context.Context, job *engines.Job, images *images, stdout, stderr io.Writer) (engines.Exit, error) {
 	exit := engines.Exit{Isolation: contracts.Isolation{Tier: Tier, Network: "none", Limits: "none"}}
 	spec, ok := job.Spec.(*contracts.DockerSpec)
 	if !ok {
@@ -158,7 +162,7 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	if err := e.refuse(spec, info); err != nil {
 		return exit, err
 	}
-	img, pulled, err := e.images.get(ctx, spec.Image, spec.Platform, job.Progress)
+	img, pulled, err := images.get(ctx, spec.Image, spec.Platform, job.Progress)
 	exit.Stages.Pull = pulled
 	if err != nil {
 		return exit, err

@@ -113,26 +113,41 @@ func toolIn(tb testing.TB) {
 
 // importImage makes an image of files, all of which are programs.
 func importImage(ctx context.Context, api *client.Client, name string, files map[string][]byte, changes ...string) error {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for path, text := range files {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o755, Size: int64(len(text))}); err != nil {
-			return err
-		}
-		if _, err := w.Write(text); err != nil {
-			return err
-		}
-	}
-	if err := w.Close(); err != nil {
+	archive, err := tarText(files)
+	if err != nil {
 		return err
 	}
-	answer, err := api.ImageImport(ctx, imageapi.ImportSource{Source: &b, SourceName: "-"}, name, imageapi.ImportOptions{Changes: changes})
+	answer, err := api.ImageImport(ctx, imageapi.ImportSource{Source: bytes.NewReader(archive), SourceName: "-"}, name, imageapi.ImportOptions{Changes: changes})
 	if err != nil {
 		return err
 	}
 	defer answer.Close()
 	_, err = io.Copy(io.Discard, answer)
 	return err
+}
+
+func tarOf(tb testing.TB, files map[string][]byte) []byte {
+	tb.Helper()
+	text, err := tarText(files)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return text
+}
+
+func tarText(files map[string][]byte) ([]byte, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for path, text := range files {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o755, Size: int64(len(text))}); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(text); err != nil {
+			return nil, err
+		}
+	}
+	err := w.Close()
+	return b.Bytes(), err
 }
 
 // newEngine makes an engine which ends with the test, and leaves nothing then.

@@ -231,3 +231,7 @@ func run(tb testing.TB, e *Engine, j *engines.Job) string {
 	}
 	return stdout.String()
 }
+
+func removeImages(api *client.Client, name string) {
+	api.ImageRemove(context.Background(), name, imageapi.RemoveOptions{Force: true})
+}

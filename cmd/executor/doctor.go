@@ -115,7 +115,7 @@ func (d *doctor) examine(flags *fleetFlags) {
 		d.say(findingOK, "configuration", flags.config, "")
 	default:
 		nats := config.NATS
-		config = configs.Development()
+		config = development()
 		config.NATS = nats
 	}
 	d.contracts(config)
@@ -151,22 +151,27 @@ func (d *doctor) engines(config configs.Config) {
 			d.say(findingFail, e.name, contracts.AsError(err).Message, "")
 			continue
 		}
-		image, untried := imageToTry(config, e.name)
-		exit, err := try(d.ctx, e.name, image, untried == "", engine)
+		found, err := try(d.ctx, e.name, engine)
+		exit := found.Exit
 		if c, ok := engine.(io.Closer); ok {
 			c.Close()
 		}
 		switch {
 		case err != nil:
 			d.say(findingFail, e.name, "a tool that does nothing did not run: "+contracts.AsError(err).Message, "")
-		case untried != "":
-			d.say(findingOK, e.name, "answers; no tool was tried, as "+untried, "")
 		case exit.Code != 0 || exit.Signal != "":
 			d.say(findingFail, e.name, fmt.Sprintf("a tool that does nothing failed: exit code %d %s", exit.Code, exit.Signal), "")
 		case exit.Isolation.Tier == "none":
 			d.say(findingWarn, e.name, "runs tools, as ordinary processes of this user: no sandbox, no limits of memory, cpu and network", "execution.enable_sandboxing: true runs them in a sandbox; without one, give it a user of its own, and only tools that you trust")
 		default:
-			d.say(findingOK, e.name, fmt.Sprintf("runs tools; isolation %s, network %s, limits %s", exit.Isolation.Tier, exit.Isolation.Network, exit.Isolation.Limits), "")
+			detail := fmt.Sprintf("runs tools; isolation %s, network %s, limits %s", exit.Isolation.Tier, exit.Isolation.Network, exit.Isolation.Limits)
+			if found.About != "" {
+				detail += "; " + found.About
+			}
+			d.say(findingOK, e.name, detail, "")
+		}
+		for _, lack := range found.Lacks {
+			d.say(findingWarn, e.name, lack.What, lack.Mend)
 		}
 	}
 	for _, name := range []string{contracts.EngineDocker, contracts.EngineDagger} {
@@ -176,38 +181,23 @@ func (d *doctor) engines(config configs.Config) {
 	}
 }
 
-// imageToTry is the image for a tool that does nothing, for an engine that needs one; untried says why there is none.
-func imageToTry(config configs.Config, name string) (image, untried string) {
-	if name != contracts.EngineDagger {
-		return "", ""
+// try runs a tool that does nothing.
+func try(ctx context.Context, name string, engine engines.Engine) (engines.Examination, error) {
+	if examiner, is := engine.(engines.Examiner); is {
+		return examiner.Examine(ctx)
 	}
-	if image = config.Execution.Dagger.DefaultImage; image == "" {
-		return "", "execution.dagger.default_image names no image to try one with"
+	if err := engine.Ready(ctx); err != nil {
+		return engines.Examination{}, err
 	}
-	return image, ""
-}
-
-// try runs a tool that does nothing, where run says so.
-func try(ctx context.Context, name, image string, run bool, engine engines.Engine) (engines.Exit, error) {
-	ready := engine.Ready
-	if slow, ok := engine.(interface{ Await(context.Context) error }); ok { // it connects in the background
-		ready = slow.Await
-	}
-	if err := ready(ctx); err != nil || !run {
-		return engines.Exit{}, err
-	}
-	spec := `{command: ["/bin/true"]`
-	if image != "" {
-		spec = `{command: ["true"], image: ` + strconv.Quote(image)
-	}
-	list, err := contracts.ParseContracts("doctor", []byte("{name: doctor, engine: "+name+", engine_spec: "+spec+"}}"))
+	list, err := contracts.ParseContracts("doctor", []byte("{name: doctor, engine: "+name+", engine_spec: {command: [\"/bin/true\"]}}"))
 	if err != nil {
-		return engines.Exit{}, err
+		return engines.Examination{}, err
 	}
-	return engine.Run(ctx, &engines.Job{
+	exit, err := engine.Run(ctx, &engines.Job{
 		ID: "doctor", Attempt: 1, Contract: list[0], Spec: list[0].Spec,
 		Starting: func() error { return nil }, Progress: func(string, string, float64) {},
 	}, io.Discard, io.Discard)
+	return engines.Examination{Exit: exit}, err
 }
 
 func (d *doctor) nats(config configs.Config, flags *fleetFlags) {

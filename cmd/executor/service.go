@@ -27,6 +27,7 @@ import (
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
 	"github.com/praxis-sdk/executor/internal/engines/dagger"
+	"github.com/praxis-sdk/executor/internal/engines/docker"
 	"github.com/praxis-sdk/executor/internal/engines/local"
 	"github.com/praxis-sdk/executor/internal/executor"
 )
@@ -37,6 +38,10 @@ var engineTable = []engineEntry{
 	{contracts.EngineLocal, func(c configs.Config) bool { return c.Execution.Local.Enabled },
 		func(c configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error) {
 			return local.New(c.LocalEngine(dataDir), log)
+		}},
+	{contracts.EngineDocker, func(c configs.Config) bool { return c.Execution.Docker.Enabled },
+		func(c configs.Config, _ string, log zerolog.Logger) (engines.Engine, error) {
+			return docker.New(c.DockerEngine(), log)
 		}},
 	{contracts.EngineDagger, func(c configs.Config) bool { return c.Execution.Dagger.Enabled },
 		func(c configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error) {

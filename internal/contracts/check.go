@@ -98,6 +98,12 @@ func (d *decoder) checkSpec(n *yaml.Node, path string, spec Spec, params Paramet
 	if strings.ContainsFunc(container.User, notGraphic) {
 		bad("user", "%s is not a user: it holds white space or control characters", quote(container.User))
 	}
+	if child(n, "shm_size") != nil && container.ShmSize <= 0 {
+		bad("shm_size", "must be above 0")
+	}
+	if child(n, "platform") != nil && !platformText.MatchString(container.Platform) {
+		bad("platform", "%s is not a platform; write the system and the processor, as linux/amd64 or linux/arm/v7", quote(container.Platform))
+	}
 }
 
 func containerOf(spec Spec) (*ContainerSpec, bool) {

@@ -330,6 +330,7 @@ func (r *run) resultOf(why *contracts.Error) *contracts.Result {
 	if !r.started.IsZero() {
 		timings.PrepareMS = milliseconds(r.started.Sub(r.fetched))
 		timings.RunMS = milliseconds(r.ended.Sub(r.started))
+		timings.PullMS, timings.CreateMS, timings.StartMS = milliseconds(r.stages.Pull), milliseconds(r.stages.Create), milliseconds(r.stages.Start)
 	}
 	result.Timings = timings
 	return result

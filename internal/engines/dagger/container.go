@@ -39,11 +39,8 @@ type container struct {
 }
 
 // plan resolves all that needs no engine. An error is a *contracts.Error.
-func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec) (*container, error) {
-	c := &container{job: job, spec: spec, image: spec.Image, secrets: map[string]string{}, socket: e.config.DockerSocket}
-	if c.image == "" {
-		c.image = e.config.DefaultImage
-	}
+func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec, image string) (*container, error) {
+	c := &container{job: job, spec: spec, image: image, secrets: map[string]string{}, socket: e.config.DockerSocket}
 	var err error
 	if c.argv, err = job.Argv(); err != nil {
 		return nil, err
@@ -155,6 +152,9 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 
 // imageOf asks what an image says about programs. A tag that moves keeps what was said as long as the session lasts.
 func (s *session) imageOf(ctx context.Context, name string) (image, error) {
+	if name == "" {
+		return image{Path: inside.DefaultPath}, nil
+	}
 	s.mu.Lock()
 	known, is := s.images[name]
 	s.mu.Unlock()
@@ -225,7 +225,10 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 
 // build is the query that makes the container.
 func (s *session) build(c *container, r *ready, from image) *querybuilder.Selection {
-	q := s.root().Select("container").Select("from").Arg("address", c.image)
+	q := s.root().Select("container")
+	if c.image != "" {
+		q = q.Select("from").Arg("address", c.image)
+	}
 	if !c.spec.Cache {
 		// Another label makes another container, which is not in the cache. Tools do not see labels.
 		q = q.Select("withLabel").Arg("name", "executor.run").Arg("value", newTrace().String())

@@ -3,6 +3,7 @@
 // A run goes through the files in this order:
 //
 //	engine.go      New, Ready, Run, Close: the way of one run
+//	examine.go     what the engine is, for who looks after it
 //	spec.go        Check: what an engine of Dagger can do, and what not
 //	session.go     one session with an engine, which all runs share; connected, probed and replaced in the background
 //	cli.go         the dagger program that holds the session
@@ -67,6 +68,8 @@ func (e *Engine) Tier() string { return tier }
 
 const tier = "container"
 
+var isolation = contracts.Isolation{Tier: tier, Network: "bridge", Limits: "none"}
+
 // Close ends the session. Runs that are still there are lost.
 func (e *Engine) Close() error {
 	e.closing.Do(e.sessions.close)
@@ -86,19 +89,9 @@ func (e *Engine) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Await is Ready that waits until the attempt to connect which is under way has come to its end, as long as ctx.
-func (e *Engine) Await(ctx context.Context) error {
-	s, err := e.sessions.get(ctx, time.Hour)
-	if err != nil {
-		return err
-	}
-	s.release()
-	return e.Ready(ctx)
-}
-
 // Run implements engines.Engine.
 func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Writer) (engines.Exit, error) {
-	exit := engines.Exit{Isolation: contracts.Isolation{Tier: tier, Network: "bridge", Limits: "none"}}
+	exit := engines.Exit{Isolation: isolation}
 	spec, ok := job.Spec.(*contracts.DaggerSpec)
 	if !ok {
 		return exit, contracts.Errorf(contracts.Unsupported, "the dagger engine cannot run a spec for %s", job.Spec.Engine())
@@ -106,11 +99,20 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	if ctx.Err() != nil {
 		return exit, context.Cause(ctx)
 	}
+	image := spec.Image
+	if image == "" {
+		image = e.config.DefaultImage
+	}
+	return e.run(ctx, job, spec, image, exit, stdout, stderr)
+}
+
+// run is Run with a spec that is ours, in an image; "" is one that holds nothing.
+func (e *Engine) run(ctx context.Context, job *engines.Job, spec *contracts.DaggerSpec, image string, exit engines.Exit, stdout, stderr io.Writer) (engines.Exit, error) {
 	exit.Notes = notesOf(job.Contract, spec)
 	if len(e.config.Limits) > 0 {
 		exit.Notes = append(exit.Notes, "not enforced by the dagger engine (execution.dagger.resource_limits): "+strings.Join(e.config.Limits, ", "))
 	}
-	c, err := e.plan(job, spec)
+	c, err := e.plan(job, spec, image)
 	if err != nil {
 		return exit, err
 	}

@@ -432,3 +432,15 @@ func TestLatency(t *testing.T) {
 type writer func([]byte) (int, error)
 
 func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+func TestExamine(t *testing.T) {
+	_, e := double(t, daggertest.Options{}, Config{})
+	found, err := e.Examine(t.Context())
+	if err != nil || found.Exit.Code != 0 || !strings.Contains(found.About, "v0.21.8") || len(found.Lacks) != 1 {
+		t.Errorf("%+v, %v", found, err)
+	}
+	_, e = double(t, daggertest.Options{NoLogs: true, Platform: "linux/other"}, Config{})
+	if found, err = e.Examine(t.Context()); err != nil || len(found.Lacks) != 3 {
+		t.Errorf("%+v, %v", found, err)
+	}
+}

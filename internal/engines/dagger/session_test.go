@@ -47,6 +47,13 @@ func isUnavailable(t *testing.T, err error, words ...string) {
 	}
 }
 
+// await1 waits for the end of the attempt to connect that is under way.
+func await1(t *testing.T, e *Engine) error {
+	t.Helper()
+	_, err := e.Examine(t.Context())
+	return err
+}
+
 func becomesReady(t *testing.T, e *Engine) {
 	t.Helper()
 	enginetest.Eventually(t, "the engine is ready", func() bool { return e.Ready(t.Context()) == nil })
@@ -134,7 +141,7 @@ func TestCLIFails(t *testing.T) {
 	quick(t)
 	cli := daggertest.NewCLI(t, daggertest.CLIFail, nil)
 	e := open1(t, Config{CLI: cli.Path})
-	isUnavailable(t, e.Await(t.Context()), "did not start a session", "docker is not there")
+	isUnavailable(t, await1(t, e), "did not start a session", "docker is not there")
 	enginetest.Eventually(t, "it is tried again", func() bool { return cli.Started() > 1 })
 }
 
@@ -160,7 +167,7 @@ func TestConnectHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	isUnavailable(t, e.Await(t.Context()), "connect_timeout")
+	isUnavailable(t, await1(t, e), "connect_timeout")
 	cli.Become(t, daggertest.CLIGood, testImages(t))
 	e.Close()
 	if left := cli.Alive(); len(left) > 0 {
@@ -174,7 +181,7 @@ func TestEngineDownAtStart(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "engine.sock")
 	cli := daggertest.NewCLI(t, daggertest.CLIGood, testImages(t))
 	e := open1(t, Config{CLI: cli.Path, RunnerHost: "unix://" + socket})
-	isUnavailable(t, e.Await(t.Context()), "unix://"+socket, "execution.dagger.engine")
+	isUnavailable(t, await1(t, e), "unix://"+socket, "execution.dagger.engine")
 	if n := cli.Started(); n > 0 {
 		t.Errorf("%d programs were started that could not reach the engine", n)
 	}
@@ -267,10 +274,10 @@ func TestWrongSession(t *testing.T) {
 	d.Use(t)
 	t.Setenv(envToken, "not-the-token")
 	e := open1(t, Config{})
-	isUnavailable(t, e.Await(t.Context()), "401")
+	isUnavailable(t, await1(t, e), "401")
 	t.Setenv(envToken, "")
 	enginetest.Eventually(t, "it says what is missing", func() bool {
-		err := e.Await(t.Context())
+		err := await1(t, e)
 		return err != nil && strings.Contains(err.Error(), envToken)
 	})
 }

@@ -115,7 +115,13 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 	default:
 		return &queryError{message: "unable to find user " + c.user + ": no matching entries in passwd file"}
 	}
-	for _, dir := range []string{plan.Upper, plan.Work, plan.Root} {
+	if len(plan.Layers) == 0 { // of no image
+		plan.Layers = []string{filepath.Join(x.dir, "nothing")}
+	}
+	for _, dir := range append([]string{plan.Upper, plan.Work, plan.Root}, plan.Layers[0]) {
+		if _, err := os.Stat(dir); err == nil {
+			continue
+		}
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}

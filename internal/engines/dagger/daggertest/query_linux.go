@@ -34,7 +34,7 @@ type Image struct {
 }
 
 func (i *Image) binds() []container.Mount {
-	if !i.Host {
+	if i == nil || !i.Host {
 		return nil
 	}
 	return []container.Mount{{Source: "/usr", Target: "/usr", ReadOnly: true}}
@@ -426,14 +426,15 @@ func (c *ctr) exists(path, kind string) (any, error) {
 		}
 	}
 	at, err := c.find(path)
-	if err != nil && c.image.Host {
+	host := c.image != nil && c.image.Host
+	if err != nil && host {
 		at, err = filepath.Join("/", path), nil
 	}
 	if err != nil {
 		return false, nil //nolint:nilerr // that is the answer
 	}
 	info, err := os.Stat(at)
-	if err != nil && c.image.Host { // a link that leads out of the image's own files
+	if err != nil && host { // a link that leads out of the image's own files
 		info, err = os.Stat(path)
 	}
 	switch {

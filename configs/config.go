@@ -408,7 +408,7 @@ func (c Config) DaggerEngine(dataDir string) dagger.Config {
 	d := c.Execution.Dagger
 	config := dagger.Config{
 		CLI: d.CLI, RunnerHost: d.Engine, ConnectTimeout: time.Duration(d.ConnectTimeout), SessionTimeout: time.Duration(d.SessionTimeout),
-		DefaultImage: d.DefaultImage, AllowDockerSocket: c.Policy.DockerSocket, MountRoots: c.Policy.Mounts, DataDir: filepath.Join(dataDir, "dagger"),
+		DefaultImage: d.DefaultImage, Images: c.Policy.Images, AllowDockerSocket: c.Policy.DockerSocket, MountRoots: c.Policy.Mounts, DataDir: filepath.Join(dataDir, "dagger"),
 	}
 	if d.MountDockerSocket {
 		config.DockerSocket = dagger.DockerSocket

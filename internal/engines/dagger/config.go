@@ -19,6 +19,8 @@ type Config struct {
 	DockerSocket string
 	// AllowDockerSocket allows that, and contracts to mount a socket of the Docker daemon (policy.docker_socket).
 	AllowDockerSocket bool
+	// Images are patterns of the images that may be used (policy.images); none: all.
+	Images []string
 	// MountRoots are where contracts may have mounts (policy.mounts).
 	MountRoots []string
 	// DataDir is where output and changed files pass through that are too large for memory.

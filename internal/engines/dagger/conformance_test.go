@@ -42,6 +42,9 @@ var refusedSpecs = map[string]contracts.Spec{
 	"network host":     with(func(s *contracts.DaggerSpec) { s.Network = "host" }),
 	"network by name":  with(func(s *contracts.DaggerSpec) { s.Network = "mine" }),
 	"read_only":        with(func(s *contracts.DaggerSpec) { yes := true; s.ReadOnly = &yes }),
+	"shm_size":         with(func(s *contracts.DaggerSpec) { s.ShmSize = 1 << 20 }),
+	"ulimits":          with(func(s *contracts.DaggerSpec) { s.Ulimits = contracts.Ulimits{"nofile": {Soft: 1, Hard: 1}} }),
+	"gpus":             with(func(s *contracts.DaggerSpec) { s.GPUs = "all" }),
 	"no image at all":  with(func(s *contracts.DaggerSpec) { s.Image = "" }),
 	"limits, together": with(func(s *contracts.DaggerSpec) { s.MemoryLimit, s.PidsLimit = 1<<20, 5 }),
 }

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/dagger/querybuilder"
+	"github.com/distribution/reference"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
@@ -21,8 +22,9 @@ import (
 
 // image is what its configuration says about programs.
 type image struct {
-	Path    string `json:"path"`
-	Workdir string `json:"workdir"`
+	Path       string   `json:"path"`
+	Workdir    string   `json:"workdir"`
+	Entrypoint []string `json:"entrypoint"`
 }
 
 // container is what a run needs, before anything was asked of the engine.
@@ -36,11 +38,15 @@ type container struct {
 	secrets map[string]string // variables that the engine shows to nobody
 	mounts  []mount
 	socket  string // of the Docker daemon, on the host; "": none
+	bare    string // why no program of ours stands beside the tool; "": one does
 }
 
 // plan resolves all that needs no engine. An error is a *contracts.Error.
 func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec, image string) (*container, error) {
 	c := &container{job: job, spec: spec, image: image, secrets: map[string]string{}, socket: e.config.DockerSocket}
+	if err := e.mayUse(image); err != nil {
+		return nil, err
+	}
 	var err error
 	if c.argv, err = job.Argv(); err != nil {
 		return nil, err
@@ -75,6 +81,25 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec, image string
 	}
 	c.mounts, err = e.mountsOf(job.Contract, spec)
 	return c, err
+}
+
+// mayUse is nil where the operator allows an image (policy.images).
+func (e *Engine) mayUse(image string) error {
+	if image == "" || len(e.config.Images) == 0 {
+		return nil
+	}
+	named, err := engines.ImageName(image)
+	if err != nil {
+		return err
+	}
+	var digests []string
+	if digested, is := named.(reference.Digested); is {
+		digests = []string{digested.Digest().String()}
+	}
+	if !engines.ImageAllowed(e.config.Images, named, digests) {
+		return contracts.Errorf(contracts.PolicyDenied, "image: %s is not among those that this executor may use; its operator can allow it by policy.images", image)
+	}
+	return nil
 }
 
 // under reports whether a path is dir or lies below it.
@@ -121,7 +146,7 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 	if c.holds(inside.Home) || c.holds(inside.Temp) {
 		fields = append(fields, "empty:directory{id}")
 	}
-	if s.program == "" {
+	if c.bare != "" {
 		fields = append(fields, fmt.Sprintf("a0:file(name:\"args.json\",contents:%s,permissions:%d){id}", quote(string(c.args)), 0o444))
 	}
 	ids := map[string]string{}
@@ -151,10 +176,11 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 }
 
 // imageOf asks what an image says about programs. A tag that moves keeps what was said as long as the session lasts.
-func (s *session) imageOf(ctx context.Context, name string) (image, error) {
-	if name == "" {
+func (s *session) imageOf(ctx context.Context, c *container) (image, error) {
+	if c.image == "" {
 		return image{Path: inside.DefaultPath}, nil
 	}
+	name := c.image + " " + c.spec.Platform
 	s.mu.Lock()
 	known, is := s.images[name]
 	s.mu.Unlock()
@@ -162,7 +188,7 @@ func (s *session) imageOf(ctx context.Context, name string) (image, error) {
 		return known, nil
 	}
 	var found image
-	err := s.root().Select("container").Select("from").Arg("address", name).SelectFields(`path:envVariable(name:"PATH")`, "workdir").Bind(&found).Execute(ctx)
+	err := s.from(c).SelectFields(`path:envVariable(name:"PATH")`, "workdir", "entrypoint").Bind(&found).Execute(ctx)
 	if err != nil {
 		return image{}, err
 	}
@@ -191,10 +217,19 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 		}
 		return refused(err, c.image)
 	}
-	from, err := s.imageOf(ctx, c.image)
+	from, err := s.imageOf(ctx, c)
 	if err != nil {
 		return nil, fail(err)
 	}
+	c.bare = s.why
+	if c.bare == "" && c.spec.Platform != "" && c.spec.Platform != s.platform {
+		c.bare = fmt.Sprintf("the contract is for %s, this program is for %s", c.spec.Platform, s.platform)
+	}
+	before := from.Entrypoint
+	if c.spec.Entrypoint != nil {
+		before = c.spec.Entrypoint
+	}
+	c.argv = append(slices.Clone(before), c.argv...)
 	r := &ready{workdir: workdirOf(c.spec, from)}
 	if r.sources, err = s.sources(ctx, c); err != nil {
 		return nil, fail(err)
@@ -223,12 +258,21 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 	return r, c.missing(lookFor, there, path)
 }
 
+// from begins a query about the image.
+func (s *session) from(c *container) *querybuilder.Selection {
+	q := s.root().Select("container")
+	if c.spec.Platform != "" {
+		q = q.Arg("platform", c.spec.Platform)
+	}
+	if c.image == "" {
+		return q
+	}
+	return q.Select("from").Arg("address", c.image)
+}
+
 // build is the query that makes the container.
 func (s *session) build(c *container, r *ready, from image) *querybuilder.Selection {
-	q := s.root().Select("container")
-	if c.image != "" {
-		q = q.Select("from").Arg("address", c.image)
-	}
+	q := s.from(c)
 	if !c.spec.Cache {
 		// Another label makes another container, which is not in the cache. Tools do not see labels.
 		q = q.Select("withLabel").Arg("name", "executor.run").Arg("value", newTrace().String())
@@ -256,7 +300,13 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 			q = q.Select("withMountedTemp").Arg("path", path)
 		}
 	}
-	if s.program != "" {
+	for _, path := range slices.Sorted(maps.Keys(c.spec.Tmpfs)) {
+		q = q.Select("withMountedTemp").Arg("path", path)
+		if size := c.spec.Tmpfs[path]; size > 0 {
+			q = q.Arg("size", int(size))
+		}
+	}
+	if c.bare == "" {
 		q = q.Select("withMountedTemp").Arg("path", inside.Dir)
 		q = q.Select("withMountedFile").Arg("path", inside.Program).Arg("source", s.program)
 	} else {
@@ -282,7 +332,8 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 
 // mounted reports whether the contract puts something of its own at a path.
 func (c *container) mounted(path string) bool {
-	return slices.ContainsFunc(c.mounts, func(m mount) bool { return m.target == path }) ||
+	_, inMemory := c.spec.Tmpfs[path]
+	return inMemory || slices.ContainsFunc(c.mounts, func(m mount) bool { return m.target == path }) ||
 		slices.ContainsFunc(c.spec.CacheMounts, func(m contracts.CacheMount) bool { return home(m.Path) == path })
 }
 
@@ -367,7 +418,8 @@ func (c *container) inCache(path string) bool {
 
 // inMemory reports whether a path lies where every run begins with nothing. An engine refuses to look there.
 func (c *container) inMemory(path string) bool {
-	return !c.inMount(path) && slices.ContainsFunc(inMemory, func(dir string) bool { return under(path, dir) })
+	return !c.inMount(path) && (slices.ContainsFunc(inMemory, func(dir string) bool { return under(path, dir) }) ||
+		slices.ContainsFunc(slices.Collect(maps.Keys(c.spec.Tmpfs)), func(dir string) bool { return under(path, dir) }))
 }
 
 var inMemory = []string{inside.Home, inside.Temp, inside.Dir}

@@ -25,7 +25,7 @@ const inlineOutput = 1 << 20
 
 // exec runs the tool. An error after this point means that it did not run to its end.
 func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, out *output, exit engines.Exit) (engines.Exit, error) {
-	if s.program == "" {
+	if c.bare != "" {
 		return e.execBare(ctx, s, c, r, out, exit)
 	}
 	t := newTrace()
@@ -177,9 +177,9 @@ func (e *Engine) broken(ctx context.Context, f *follower, exit engines.Exit, err
 
 // execBare runs the tool without a program of ours beside it, and so without what that is there for.
 func (e *Engine) execBare(ctx context.Context, s *session, c *container, r *ready, out *output, exit engines.Exit) (engines.Exit, error) {
-	exit.Notes = append(exit.Notes, "output came at the end of the run, as text in which bytes that are not UTF-8 are replaced, and a signal that ended the tool is an exit code: "+s.why)
+	exit.Notes = append(exit.Notes, "output came at the end of the run, as text in which bytes that are not UTF-8 are replaced, and a signal that ended the tool is an exit code: "+c.bare)
 	if !utf8.Valid(c.job.Stdin) {
-		return exit, contracts.Errorf(contracts.SpawnFailed, "stdin is not UTF-8, and here the dagger engine takes nothing else: %s", s.why)
+		return exit, contracts.Errorf(contracts.SpawnFailed, "stdin is not UTF-8, and here the dagger engine takes nothing else: %s", c.bare)
 	}
 	var answer struct {
 		ID             string

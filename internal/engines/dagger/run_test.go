@@ -444,3 +444,27 @@ func TestExamine(t *testing.T) {
 		t.Errorf("%+v, %v", found, err)
 	}
 }
+
+func TestEntrypointAndTmpfs(t *testing.T) {
+	image := daggertest.MakeImage(t, false, enginetest.Build(t))
+	image.Entrypoint = []string{"testtool", "out:first "}
+	_, e := double(t, daggertest.Options{Images: map[string]daggertest.Image{"image": image}}, Config{})
+	with := func(entrypoint contracts.Entrypoint, command ...string) ended {
+		spec := specWith(contracts.CommonSpec{Command: contracts.Command{Argv: command}})
+		spec.Entrypoint, spec.Tmpfs = entrypoint, contracts.Tmpfs{"/in/memory": 1 << 20}
+		return run(t, e, job(spec))
+	}
+	for _, c := range []struct {
+		got  ended
+		want string
+	}{{with(nil, "out:second"), "first second"}, {with(contracts.Entrypoint{}, "testtool", "write:/in/memory/x:y", "read:/in/memory/x"), "y"}, {with(contracts.Entrypoint{"testtool"}, "out:own"), "own"}} {
+		if succeeded(t, c.got); c.got.stdout != c.want {
+			t.Errorf("the tool printed %q, %q is right", c.got.stdout, c.want)
+		}
+	}
+}
+
+func TestImagesAllowed(t *testing.T) {
+	_, e := double(t, daggertest.Options{}, Config{Images: []string{"registry.example/**"}})
+	refusedWith(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")), contracts.PolicyDenied, "policy.images")
+}

@@ -20,14 +20,15 @@ import (
 
 // session is a connection to an engine that many runs share.
 type session struct {
-	conn    *connection
-	client  *sdk.Client
-	log     zerolog.Logger
-	begun   time.Time
-	version string
-	logs    *logs
-	program string // id of the program that stands beside tools; "": there is none, and why says why
-	why     string
+	conn     *connection
+	client   *sdk.Client
+	log      zerolog.Logger
+	begun    time.Time
+	version  string
+	platform string
+	logs     *logs
+	program  string // id of the program that stands beside tools; "": there is none, and why says why
+	why      string
 
 	ctx  context.Context // ends with the session; its cause says why
 	stop context.CancelCauseFunc
@@ -71,7 +72,7 @@ func (s *session) begin(ctx context.Context, config Config) error {
 	if err := s.root().SelectFields("version", "defaultPlatform").Bind(&who).Execute(ctx); err != nil {
 		return err
 	}
-	s.version = who.Version
+	s.version, s.platform = who.Version, who.DefaultPlatform
 	stream, err := s.logs.subscribe(s.ctx, s.conn)
 	if err != nil {
 		s.logs.err = err

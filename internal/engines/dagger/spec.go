@@ -22,7 +22,7 @@ func unenforced(c *contracts.Contract, spec *contracts.DaggerSpec) (list []strin
 		asked bool
 	}{
 		{"memory_limit", spec.MemoryLimit != 0}, {"cpu_limit", spec.CPULimit != 0}, {"pids_limit", spec.PidsLimit != 0},
-		{"read_only: true", spec.ReadOnly != nil && *spec.ReadOnly},
+		{"read_only: true", spec.ReadOnly != nil && *spec.ReadOnly}, {"shm_size", spec.ShmSize != 0}, {"ulimits", len(spec.Ulimits) > 0},
 	} {
 		if limit.asked {
 			list = append(list, limit.name)
@@ -54,6 +54,9 @@ func (e *Engine) Check(c *contracts.Contract) error {
 	}
 	if n := spec.Network; n != "" && n != "none" && n != "bridge" {
 		return contracts.Errorf(contracts.Unsupported, "the dagger engine has no network %q for tools; write network: bridge, or use the docker engine", n)
+	}
+	if spec.GPUs != "" {
+		return contracts.Errorf(contracts.Unsupported, "the dagger engine gives no gpus to tools; use the docker engine")
 	}
 	if list := unenforced(c, spec); len(list) > 0 && !spec.BestEffort {
 		return contracts.Errorf(contracts.Unsupported, "the dagger engine cannot enforce %s; use the docker engine, or let it run without by best_effort: true", strings.Join(list, ", "))

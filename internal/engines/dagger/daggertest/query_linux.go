@@ -27,10 +27,11 @@ func (e *queryError) Error() string { return e.message }
 
 // Image is one that containers are made from.
 type Image struct {
-	Dir     string   // its files
-	Env     []string // of its configuration
-	Workdir string
-	Host    bool // it also has /usr of this machine, with what leads there
+	Dir        string   // its files
+	Env        []string // of its configuration
+	Workdir    string
+	Entrypoint []string
+	Host       bool // it also has /usr of this machine, with what leads there
 }
 
 func (i *Image) binds() []container.Mount {
@@ -329,6 +330,8 @@ func (a *asker) container(c *ctr, name string, args map[string]any) (any, error)
 		return mount("socket", "source")
 	case "withExec":
 		return a.withExec(c, args), nil
+	case "entrypoint":
+		return append([]string{}, c.image.Entrypoint...), nil
 	case "workdir":
 		return c.workdir, nil
 	case "envVariable":

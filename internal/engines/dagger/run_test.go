@@ -27,6 +27,41 @@ type ended struct {
 	starts         int
 }
 
+// world is where tests of the whole engine run: the test double, or an engine of Dagger.
+type world struct {
+	tool string // a directory of this machine with the testtool, to be mounted; "": it is in the image
+	open func(t testing.TB, config Config) *Engine
+}
+
+// worlds runs a test on the double, and on an engine where there is one.
+func worlds(t *testing.T, test func(t *testing.T, w world)) {
+	t.Run("double", func(t *testing.T) {
+		d := daggertest.Start(t, daggertest.Options{Images: map[string]daggertest.Image{"image": daggertest.MakeImage(t, false, enginetest.Build(t))}})
+		d.Use(t)
+		test(t, world{open: open1})
+	})
+	t.Run("engine", func(t *testing.T) {
+		realEngine(t)
+		w := world{tool: filepath.Dir(enginetest.Build(t))}
+		w.open = func(t testing.TB, config Config) *Engine {
+			config.MountRoots = append(config.MountRoots, w.tool)
+			return open1(t, config)
+		}
+		test(t, w)
+	})
+}
+
+// job is job, in the world.
+func (w world) job(spec *contracts.DaggerSpec, script ...string) *engines.Job {
+	j := job(spec, script...)
+	if w.tool != "" {
+		spec.Image = realImage()
+		spec.Mounts = append(spec.Mounts, contracts.Mount{Source: w.tool, Target: "/testtool", Mode: "ro"})
+		spec.Command.Argv = append([]string{"/testtool/testtool"}, spec.Command.Argv[1:]...)
+	}
+	return j
+}
+
 // job makes a job of the testtool, or of the command that the spec has.
 func job(spec *contracts.DaggerSpec, script ...string) *engines.Job {
 	if spec.Command.Argv == nil {
@@ -85,11 +120,13 @@ func specWith(common contracts.CommonSpec) *contracts.DaggerSpec {
 	return &contracts.DaggerSpec{ContainerSpec: contracts.ContainerSpec{CommonSpec: common}}
 }
 
-func TestBestEffort(t *testing.T) {
-	_, e := double(t, daggertest.Options{}, Config{Limits: []string{"memory 536870912 bytes"}})
+func TestBestEffort(t *testing.T) { worlds(t, testBestEffort) }
+
+func testBestEffort(t *testing.T, w world) {
+	e := w.open(t, Config{Limits: []string{"memory 536870912 bytes"}})
 	spec := specWith(contracts.CommonSpec{MemoryLimit: 1 << 20, Network: "none"})
 	spec.BestEffort = true
-	r := succeeded(t, run(t, e, job(spec, "out:ran")))
+	r := succeeded(t, run(t, e, w.job(spec, "out:ran")))
 	if !noted(r.Notes, "memory_limit, network: none") || !noted(r.Notes, "execution.dagger.resource_limits") {
 		t.Errorf("the notes are %q", r.Notes)
 	}
@@ -137,11 +174,13 @@ func TestForbiddenPrivileged(t *testing.T) {
 	}
 }
 
-func TestUser(t *testing.T) {
-	_, e := double(t, daggertest.Options{}, Config{})
+func TestUser(t *testing.T) { worlds(t, testUser) }
+
+func testUser(t *testing.T, w world) {
+	e := w.open(t, Config{})
 	spec := specWith(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}}})
 	spec.User = "nobody"
-	succeeded(t, run(t, e, job(spec, "write:$TMPDIR/a:b", "read:$TMPDIR/a", "read:$ARGS_FILE", "stat:$HOME")))
+	succeeded(t, run(t, e, w.job(spec, "write:$TMPDIR/a:b", "read:$TMPDIR/a", "read:$ARGS_FILE", "stat:$HOME")))
 }
 
 // TestCacheBusting: a tool runs each time, sees nothing of why, and with cache: true runs once.
@@ -179,58 +218,57 @@ func TestCacheBusting(t *testing.T) {
 	}
 }
 
-func TestSecrets(t *testing.T) {
-	d, e := double(t, daggertest.Options{}, Config{})
+func TestSecrets(t *testing.T) { worlds(t, testSecrets) }
+
+func testSecrets(t *testing.T, w world) {
+	e := w.open(t, Config{})
 	ask := func(value string) string {
 		spec := specWith(contracts.CommonSpec{})
 		spec.Cache = true
-		j := job(spec, "var:API_KEY", "out:.")
+		j := w.job(spec, "var:API_KEY", "out:.")
 		j.Passthrough = map[string]string{"API_KEY": value}
 		return succeeded(t, run(t, e, j)).stdout
 	}
 	if got := ask("first-secret") + ask("second-secret"); got != "first-secret.second-secret." {
 		t.Errorf("the tools saw %q: a secret that has changed makes another run", got)
 	}
-	for _, q := range d.Queries() {
-		if strings.Contains(q.Text, "-secret") && !strings.Contains(q.Text, "setSecret") {
-			t.Errorf("the secret is in a query that does not keep it: %.300s", q.Text)
-		}
-	}
 }
 
-func TestCaches(t *testing.T) {
-	d, e := double(t, daggertest.Options{}, Config{})
+func TestCaches(t *testing.T) { worlds(t, testCaches) }
+
+func testCaches(t *testing.T, w world) {
+	e := w.open(t, Config{})
+	name := "pip-" + newTrace().String()[:12]
 	with := func(script ...string) string {
-		return succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}, {Name: "other", Path: "/var/cache/x"}}}), script...))).stdout
+		return succeeded(t, run(t, e, w.job(specWith(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: name, Path: "~/.cache/pip"}, {Name: name + "-2", Path: "/var/cache/x"}}}), script...))).stdout
 	}
 	with("write:$HOME/.cache/pip/wheel:built", "write:/var/cache/x/y:z")
 	if got := with("read:$HOME/.cache/pip/wheel", "read:/var/cache/x/y"); got != "builtz" {
 		t.Errorf("the next run read %q of the caches", got)
 	}
-	if text, err := os.ReadFile(filepath.Join(d.Cache("executor-pip"), "wheel")); err != nil || string(text) != "built" {
-		t.Errorf("the cache volume has %q, %v", text, err)
-	}
 }
 
-func TestMounts(t *testing.T) {
+func TestMounts(t *testing.T) { worlds(t, testMounts) }
+
+func testMounts(t *testing.T, w world) {
 	root := t.TempDir()
 	do(t, os.MkdirAll(filepath.Join(root, "data/below"), 0o755))
 	for name, text := range map[string]string{"data/stays": "stays", "data/changes": "before", "data/goes": "x", "data/below/goes": "x", "single": "before"} {
 		do(t, os.WriteFile(filepath.Join(root, name), []byte(text), 0o644))
 	}
-	_, e := double(t, daggertest.Options{}, Config{MountRoots: []string{root + ":rw"}})
+	e := w.open(t, Config{MountRoots: []string{root + ":rw"}})
 	mounts := func(mode string) *contracts.DaggerSpec {
 		return specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root + "/data", Target: "/data", Mode: mode}, {Source: root + "/single", Target: "/one/file", Mode: mode}}})
 	}
 	script := []string{"read:/data/stays", "write:/data/changes:after", "rm:/data/goes", "rm:/data/below/goes", "mkdir:/data/new", "write:/data/new/file:fresh", "symlink:stays:/data/link", "write:/one/file:after", "exit:150"}
-	r := run(t, e, job(mounts("ro"), script...))
+	r := run(t, e, w.job(mounts("ro"), script...))
 	if r.err != nil || r.Code != 150 || r.stdout != "stays" {
 		t.Fatalf("code %d, error %v, output %q %q", r.Code, r.err, r.stdout, r.stderr)
 	}
 	if text, _ := os.ReadFile(filepath.Join(root, "data/changes")); string(text) != "before" {
 		t.Errorf("a mount that is read only was written back: %q", text)
 	}
-	r = run(t, e, job(mounts("rw"), script...))
+	r = run(t, e, w.job(mounts("rw"), script...))
 	if r.err != nil || r.Code != 150 || len(r.Notes) > 0 {
 		t.Fatalf("code %d, error %v, notes %q, output %q", r.Code, r.err, r.Notes, r.stderr)
 	}
@@ -247,23 +285,25 @@ func TestMounts(t *testing.T) {
 	if left := leftIn(e.config.DataDir); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
 	}
-	r = run(t, e, job(specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: "/etc", Target: "/data"}}}), "ls:/data"))
+	r = run(t, e, w.job(specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: "/etc", Target: "/data"}}}), "ls:/data"))
 	refusedWith(t, r, contracts.PolicyDenied, "policy.mounts")
 }
 
 // TestLinksOutOfMounts: what a tool brings back is written below its mount, whatever links lie there.
-func TestLinksOutOfMounts(t *testing.T) {
+func TestLinksOutOfMounts(t *testing.T) { worlds(t, testLinksOutOfMounts) }
+
+func testLinksOutOfMounts(t *testing.T, w world) {
 	root, outside := t.TempDir(), t.TempDir()
 	data := filepath.Join(root, "data")
 	do(t, os.Mkdir(data, 0o755))
 	do(t, os.WriteFile(filepath.Join(outside, "victim"), []byte("untouched"), 0o644))
-	_, e := double(t, daggertest.Options{}, Config{MountRoots: []string{root + ":rw"}})
+	e := w.open(t, Config{MountRoots: []string{root + ":rw"}})
 	spec := func() *contracts.DaggerSpec {
 		return specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: data, Target: "/data", Mode: "rw"}}})
 	}
 	// The first run makes links that lead out, the second puts directories and files in their place.
-	succeeded(t, run(t, e, job(spec(), "symlink:"+outside+":/data/dir", "symlink:"+outside+"/victim:/data/file")))
-	r := run(t, e, job(spec(), "rm:/data/dir", "mkdir:/data/dir", "write:/data/dir/victim:taken", "rm:/data/file", "write:/data/file:taken"))
+	succeeded(t, run(t, e, w.job(spec(), "symlink:"+outside+":/data/dir", "symlink:"+outside+"/victim:/data/file")))
+	r := run(t, e, w.job(spec(), "rm:/data/dir", "mkdir:/data/dir", "write:/data/dir/victim:taken", "rm:/data/file", "write:/data/file:taken"))
 	succeeded(t, r)
 	if text, err := os.ReadFile(filepath.Join(outside, "victim")); err != nil || string(text) != "untouched" {
 		t.Errorf("a file outside of the mount has %q, %v", text, err)
@@ -272,7 +312,7 @@ func TestLinksOutOfMounts(t *testing.T) {
 		t.Errorf("in the mount there is %q, %v; notes %q", text, err, r.Notes)
 	}
 	// And where somebody puts a link there while the tool runs, nothing is written through it.
-	j := job(spec(), "write:/data/dir/more:taken", "write:/data/dir/victim:again")
+	j := w.job(spec(), "write:/data/dir/more:taken", "write:/data/dir/victim:again")
 	j.Starting = func() error {
 		return errors.Join(os.RemoveAll(filepath.Join(data, "dir")), os.Symlink(outside, filepath.Join(data, "dir")))
 	}
@@ -467,4 +507,57 @@ func TestEntrypointAndTmpfs(t *testing.T) {
 func TestImagesAllowed(t *testing.T) {
 	_, e := double(t, daggertest.Options{}, Config{Images: []string{"registry.example/**"}})
 	refusedWith(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")), contracts.PolicyDenied, "policy.images")
+}
+
+// TestSecretsInQueries: a secret is in no query but the one that hands it over.
+func TestSecretsInQueries(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{})
+	j := job(specWith(contracts.CommonSpec{}), "var:API_KEY")
+	j.Passthrough = map[string]string{"API_KEY": "the-secret"}
+	if got := succeeded(t, run(t, e, j)).stdout; got != "the-secret" {
+		t.Errorf("the tool saw %q", got)
+	}
+	handed := 0
+	for _, q := range d.Queries() {
+		switch {
+		case !strings.Contains(q.Text, "the-secret"):
+		case strings.Contains(q.Text, "setSecret"):
+			handed++
+		default:
+			t.Errorf("the secret is in a query that does not keep it: %.300s", q.Text)
+		}
+	}
+	if handed != 1 {
+		t.Errorf("it was handed over %d times", handed)
+	}
+}
+
+// TestCharactersInPieces: output that comes in the middle of a character is not lost, as it is in the log stream of an engine.
+func TestCharactersInPieces(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		e := w.open(t, Config{})
+		r := succeeded(t, run(t, e, w.job(specWith(contracts.CommonSpec{}), "out:before ", "outhex:c3", "sleep:50ms", "outhex:a4", "out: after", "errhex:ff")))
+		if r.stdout != "before \u00e4 after" || r.stderr != "\xff" {
+			t.Errorf("output is %q %q", r.stdout, r.stderr)
+		}
+	})
+}
+
+// TestCached: with cache: true the second of two runs that are the same is not run, on an engine too.
+func TestCached(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		e := w.open(t, Config{})
+		what := "out:" + newTrace().String()
+		for i := range 2 {
+			spec := specWith(contracts.CommonSpec{})
+			spec.Cache = true
+			r := run(t, e, w.job(spec, what, "exit:7"))
+			if r.err != nil || r.Code != 7 || "out:"+r.stdout != what {
+				t.Errorf("code %d, error %v, output %q", r.Code, r.err, r.stdout)
+			}
+			if i == 1 && !noted(r.Notes, "cache: true") {
+				t.Errorf("the second says nothing of the cache: %q", r.Notes)
+			}
+		}
+	})
 }

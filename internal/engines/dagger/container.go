@@ -243,7 +243,7 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 	lookFor := c.lookUps(r.workdir, path)
 	fields := []string{"id:sync"}
 	for i, one := range lookFor {
-		if !c.inMemory(one.path) {
+		if _, known := s.knownPath(c, one); !known && !c.inMemory(one.path) {
 			fields = append(fields, fmt.Sprintf("e%d:exists(path:%s,expectedType:%s)", i, quote(one.path), one.kind))
 		}
 	}
@@ -254,8 +254,46 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 	if r.id, _ = answer["id"].(string); r.id == "" {
 		return nil, contracts.Errorf(contracts.SpawnFailed, "the Dagger engine gave no id for the container")
 	}
-	there := func(i int) bool { is, _ := answer[fmt.Sprintf("e%d", i)].(bool); return is }
+	there := func(i int) bool {
+		is, asked := answer[fmt.Sprintf("e%d", i)].(bool)
+		if !asked {
+			is, _ = s.knownPath(c, lookFor[i])
+			return is
+		}
+		s.learnPath(c, lookFor[i], is)
+		return is
+	}
 	return r, c.missing(lookFor, there, path)
+}
+
+// Each look at a path costs an engine some milliseconds, and an image does not change as long as a session lasts: what was seen in
+// it is kept. What lies in mounts is looked at each time.
+
+// mostPaths bounds what is kept; beyond, it begins anew.
+const mostPaths = 10_000
+
+type imagePath struct {
+	image string
+	lookUp
+}
+
+func (s *session) knownPath(c *container, one lookUp) (there, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	there, known = s.paths[imagePath{c.image + " " + c.spec.Platform, one}]
+	return there, known && !c.inMount(one.path)
+}
+
+func (s *session) learnPath(c *container, one lookUp, there bool) {
+	if c.inMount(one.path) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.paths == nil || len(s.paths) >= mostPaths {
+		s.paths = map[imagePath]bool{}
+	}
+	s.paths[imagePath{c.image + " " + c.spec.Platform, one}] = there
 }
 
 // from begins a query about the image.

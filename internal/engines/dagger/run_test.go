@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -422,46 +421,7 @@ func TestWithoutProgram(t *testing.T) {
 func TestLatency(t *testing.T) {
 	d, e := double(t, daggertest.Options{}, Config{})
 	const rounds = 12
-	var script []string
-	for i := range rounds {
-		script = append(script, fmt.Sprintf("await:/signal/%d", i), "out:x")
-	}
-	came := make(chan time.Time, rounds)
-	ended := make(chan error, 1)
-	started := make(chan struct{})
-	j := job(specWith(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "signal", Path: "/signal"}}}), append([]string{"out:up"}, script...)...)
-	go func() {
-		up := false
-		_, err := e.Run(t.Context(), j, writer(func(p []byte) (int, error) {
-			if !up {
-				up = true
-				close(started)
-				return len(p), nil
-			}
-			came <- time.Now()
-			return len(p), nil
-		}), writer(func(p []byte) (int, error) { return len(p), nil }))
-		ended <- err
-	}()
-	select {
-	case <-started:
-	case err := <-ended:
-		t.Fatalf("the run ended: %v", err)
-	}
-	var took []time.Duration
-	for i := range rounds {
-		begun := time.Now()
-		do(t, os.WriteFile(filepath.Join(d.Cache("executor-signal"), strconv.Itoa(i)), nil, 0o600))
-		select {
-		case at := <-came:
-			took = append(took, at.Sub(begun))
-		case <-time.After(time.Minute):
-			t.Fatal("no output")
-		}
-	}
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
+	took := delays(t, d, e, rounds)
 	slices.Sort(took)
 	t.Logf("output came after %s in the median and %s at most", took[rounds/2].Round(time.Millisecond), took[rounds-1].Round(time.Millisecond))
 	if took[rounds/2] > 300*time.Millisecond {

@@ -40,6 +40,7 @@ type session struct {
 	failed int  // probes in a row
 	idle   chan struct{}
 	images map[string]image
+	paths  map[imagePath]bool // whether they are there
 }
 
 // errEnded is why a session ended that nobody missed.

@@ -132,6 +132,7 @@ type Dagger struct {
 	CLI               string             `json:"cli"`             // path or name; "": from the environment, else dagger
 	Engine            string             `json:"engine"`          // address; "": from the environment, else the CLI starts one
 	ConnectTimeout    contracts.Duration `json:"connect_timeout"` // of one attempt
+	Program           string             `json:"program"`         // this program for the engine's system; "": the running one
 }
 
 // ResourceLimits bound containers.
@@ -407,7 +408,7 @@ func (c Config) EngineSlots(engine string) int {
 func (c Config) DaggerEngine(dataDir string) dagger.Config {
 	d := c.Execution.Dagger
 	config := dagger.Config{
-		CLI: d.CLI, RunnerHost: d.Engine, ConnectTimeout: time.Duration(d.ConnectTimeout), SessionTimeout: time.Duration(d.SessionTimeout),
+		CLI: d.CLI, RunnerHost: d.Engine, Program: d.Program, ConnectTimeout: time.Duration(d.ConnectTimeout), SessionTimeout: time.Duration(d.SessionTimeout),
 		DefaultImage: d.DefaultImage, Images: c.Policy.Images, AllowDockerSocket: c.Policy.DockerSocket, MountRoots: c.Policy.Mounts, DataDir: filepath.Join(dataDir, "dagger"),
 	}
 	if d.MountDockerSocket {

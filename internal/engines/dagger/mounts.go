@@ -65,7 +65,7 @@ func (s *session) bringBack(ctx context.Context, c *container, r *ready, after s
 		if !m.writable {
 			continue
 		}
-		skipped, err := s.bringBackOne(ctx, m, after, r.sources[fmt.Sprintf("m%d", i)], dataDir)
+		skipped, err := s.bringBackOne(ctx, m, after, r.sources[fmt.Sprintf("m%d", i)], dataDir, c.below(m.target))
 		switch {
 		case err != nil:
 			notes = append(notes, fmt.Sprintf("mounts: what the tool changed in %s was not or not wholly brought back: %s", m.target, short(err)))
@@ -78,7 +78,7 @@ func (s *session) bringBack(ctx context.Context, c *container, r *ready, after s
 
 // bringBackOne has the engine write the changes into a fresh directory, and moves them from there to their place. The engine
 // alone would follow links on the host, which a tool can make: through one, the next run would write anywhere.
-func (s *session) bringBackOne(ctx context.Context, m mount, after, before, dataDir string) (skipped []string, err error) {
+func (s *session) bringBackOne(ctx context.Context, m mount, after, before, dataDir string, below []string) (skipped []string, err error) {
 	stage, err := os.MkdirTemp(dataDir, "dagger-changes-")
 	if err != nil {
 		return nil, err
@@ -105,7 +105,33 @@ func (s *session) bringBackOne(ctx context.Context, m mount, after, before, data
 	if err := changes.Select("layer").Select("export").Arg("path", stage).Bind(new(string)).Execute(ctx); err != nil {
 		return nil, err
 	}
+	for _, path := range below { // the places of other mounts, which the engine made, not the tool
+		for ; path != "."; path = filepath.Dir(path) {
+			if _, err := os.Lstat(filepath.Join(m.source, path)); err == nil || os.Remove(filepath.Join(stage, path)) != nil {
+				break // it was there, or the tool put something into it
+			}
+		}
+	}
 	return apply(m.source, stage, what.RemovedPaths)
+}
+
+// below lists what else is mounted below a place, relative to it.
+func (c *container) below(target string) (paths []string) {
+	add := func(path string) {
+		if rest, is := strings.CutPrefix(path, target+"/"); is {
+			paths = append(paths, rest)
+		}
+	}
+	for _, m := range c.mounts {
+		add(m.target)
+	}
+	for _, cache := range c.spec.CacheMounts {
+		add(home(cache.Path))
+	}
+	for path := range c.spec.Tmpfs {
+		add(path)
+	}
+	return paths
 }
 
 // inContainer begins a query about a container that is there.

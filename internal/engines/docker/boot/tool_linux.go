@@ -3,7 +3,6 @@ package boot
 import (
 	"bytes"
 	"os"
-	"os/signal"
 	"strconv"
 	"syscall"
 	"time"
@@ -19,8 +18,6 @@ func (b *boot) run() End {
 	b.bye = make(chan struct{})
 	stop := make(chan byte, 4)
 	go b.obey(stop)
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, syscall.SIGTERM, syscall.SIGINT) // of `docker stop`
 	before := oomKills()
 
 	b.setScore(oomScore)
@@ -53,7 +50,7 @@ func (b *boot) run() End {
 			} else if grace == nil {
 				grace = b.terminate()
 			}
-		case <-asked:
+		case <-b.asked:
 			if grace == nil {
 				grace = b.terminate()
 			}

@@ -39,6 +39,9 @@ const MarkSize = 16
 // MarkFirst is the first byte of every mark: one that text does not hold, so that no text looks like the beginning of a mark.
 const MarkFirst = 0xFF
 
+// Threads is how many threads the process has, which count among the processes of its container.
+const Threads = 16
+
 // The commands.
 const (
 	Go   = 'G' // start the tool

@@ -3,6 +3,7 @@ package docker
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -26,8 +27,11 @@ import (
 	"github.com/praxis-sdk/executor/internal/engines/enginetest"
 )
 
-// testImage holds nothing but the testtool and a directory.
-const testImage = "executor-test-tool:latest"
+// testImage holds nothing but the testtool and a directory. Each process has its own.
+var testImage = cmp.Or(os.Getenv(asImage), fmt.Sprintf("executor-test-tool:%d", os.Getpid()))
+
+// asImage tells a helper which image it is to use.
+const asImage = "EXECUTOR_TEST_DOCKER_IMAGE"
 
 // world is what all tests share: the program that containers start with, and an image.
 var world struct {

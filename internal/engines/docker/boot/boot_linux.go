@@ -2,6 +2,7 @@ package boot
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -32,7 +33,7 @@ func Main() {
 	}
 	in := bufio.NewReaderSize(os.Stdin, 64<<10)
 	request, err := ReadRequest(in)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		os.Exit(0) // nobody needs this container
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strconv"
 	"syscall"
@@ -28,7 +29,8 @@ func (b *boot) run() End {
 	b.stdin.Close()
 	if err != nil {
 		end := End{Error: err.Error(), OOM: -1}
-		if errno, is := err.(syscall.Errno); is {
+		var errno syscall.Errno
+		if errors.As(err, &errno) {
 			end.Errno = int(errno)
 		}
 		return end

@@ -30,7 +30,7 @@ const (
 	Program = Dir + "/" + Name
 )
 
-// Anchor, as the only argument, makes the process wait for the end of its stdin and do nothing else.
+// Anchor is the only argument of a process that waits for the end of its stdin and does nothing else.
 const Anchor = "anchor"
 
 // MarkSize is how many bytes a mark has.

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/system"
+	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/docker/client"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
@@ -161,21 +161,13 @@ func (d *daemon) look(ctx context.Context, known bool) (*system.Info, error) {
 	if answer.OSType != "" && answer.OSType != "linux" {
 		return nil, contracts.Errorf(contracts.EngineUnavailable, "the Docker daemon at %s runs %s containers; this engine needs one for Linux", d.host, answer.OSType)
 	}
-	if version := d.ClientVersion(); older(version, oldestAPI) {
+	if version := d.ClientVersion(); versions.LessThan(version, oldestAPI) {
 		return nil, contracts.Errorf(contracts.EngineUnavailable, "the Docker daemon at %s speaks version %s of its API; this engine needs %s (Docker 20.10) or newer", d.host, version, oldestAPI)
 	}
 	d.mu.Lock()
 	d.info = &answer
 	d.mu.Unlock()
 	return &answer, nil
-}
-
-// older compares versions of the API, as 1.41.
-func older(a, b string) bool {
-	var x, y [2]int
-	fmt.Sscanf(a, "%d.%d", &x[0], &x[1])
-	fmt.Sscanf(b, "%d.%d", &y[0], &y[1])
-	return slices.Compare(x[:], y[:]) < 0
 }
 
 // offered is what the daemon said, nil before it was asked.

@@ -3,6 +3,7 @@ package docker
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	imageapi "github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
 	"github.com/rs/zerolog"
@@ -26,8 +28,11 @@ import (
 	"github.com/praxis-sdk/executor/internal/engines/enginetest"
 )
 
-// testImage holds nothing but the testtool and a directory.
-const testImage = "executor-test-tool:latest"
+// testImage holds nothing but the testtool and a directory. Each process has its own.
+var testImage = cmp.Or(os.Getenv(asImage), fmt.Sprintf("executor-test-tool:%d", os.Getpid()))
+
+// asImage tells a helper which image it is to use.
+const asImage = "EXECUTOR_TEST_DOCKER_IMAGE"
 
 // world is what all tests share: the program that containers start with, and an image.
 var world struct {
@@ -234,4 +239,26 @@ func run(tb testing.TB, e *Engine, j *engines.Job) string {
 
 func removeImages(api *client.Client, name string) {
 	api.ImageRemove(context.Background(), name, imageapi.RemoveOptions{Force: true})
+}
+
+// othersThings lists volumes, but those that are used, and networks.
+func othersThings(t *testing.T, used map[string]bool) (all []string) {
+	t.Helper()
+	volumes, err := world.api.VolumeList(t.Context(), volume.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range volumes.Volumes {
+		if !used[v.Name] {
+			all = append(all, "volume "+v.Name)
+		}
+	}
+	networks, err := world.api.NetworkList(t.Context(), network.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range networks {
+		all = append(all, "network "+n.Name)
+	}
+	return all
 }

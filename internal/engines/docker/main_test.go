@@ -18,6 +18,9 @@ func (t tests) Run() int {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asHelper) != "" {
+		helperMain()
+	}
 	goleak.VerifyTestMain(tests{m}, goleak.Cleanup(func(code int) {
 		enginetest.Clean()
 		os.Exit(code)

@@ -86,6 +86,7 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, 
 		p.host.MemorySwap = memory
 	}
 	if pids > 0 {
+		pids += boot.Threads // which are not the tool's
 		p.host.PidsLimit = &pids
 	}
 	if !spec.Privileged {

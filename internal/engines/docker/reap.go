@@ -64,7 +64,9 @@ func (e *Engine) reap(ctx context.Context) error {
 		late := deadline > 0 && now.After(time.Unix(deadline, 0))
 		old := now.Sub(time.Unix(c.Created, 0)) > abandoned
 		over := c.State != container.StateRunning && c.State != container.StatePaused
-		if late || over && old && (owner != e.name || c.State == container.StateDead) || over && !alive[owner] && c.State != container.StateCreated {
+		// An executor has its anchor before it makes anything else.
+		dead := !alive[owner] && (old || c.Labels[labelRole] != roleAnchor)
+		if late || over && (dead || old && owner != e.name) {
 			e.log.Info().Str("container", c.ID[:12]).Str("owner", owner).Str("run", c.Labels[labelRun]).Str("state", c.State).Msg("removing a container that was left behind")
 			e.graves.bury(c.ID, false)
 		}

@@ -2,12 +2,16 @@ package boot
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,13 +33,15 @@ func Main() {
 	}
 	in := bufio.NewReaderSize(os.Stdin, 64<<10)
 	request, err := ReadRequest(in)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		os.Exit(0) // nobody needs this container
 	}
 	if err != nil {
 		exit(fmt.Errorf("read the request: %w", err))
 	}
-	b := &boot{request: request, in: in, score: score}
+	b := &boot{request: request, in: in, score: score, asked: make(chan os.Signal, 1)}
+	signal.Notify(b.asked, syscall.SIGTERM, syscall.SIGINT) // of `docker stop`
+	reserveThreads()
 	if refusal := b.prepare(); refusal != nil {
 		b.answer(os.Stdout, Cannot, refusal.Encode())
 		b.await(Bye)
@@ -84,6 +90,27 @@ type boot struct {
 	file  string   // the program
 	stdin *os.File // of the tool
 	bye   chan struct{}
+	asked chan os.Signal
+}
+
+// reserveThreads makes all threads that this process will ever need: a tool that uses up the processes of its container would
+// end it otherwise, which cannot go on without a thread that it wants. Threads that nobody needs wait for somebody who does.
+func reserveThreads() {
+	release := make(chan struct{})
+	defer close(release)
+	for range 2 * Threads {
+		if tasks, err := os.ReadDir("/proc/self/task"); err != nil || len(tasks) >= Threads {
+			return
+		}
+		there := make(chan struct{})
+		go func() {
+			runtime.LockOSThread() // until release, so that the next one needs another
+			defer runtime.UnlockOSThread()
+			close(there)
+			<-release
+		}()
+		<-there
+	}
 }
 
 // answer writes a frame. An error means that nobody listens, which the end of stdin tells as well.

@@ -2,8 +2,8 @@ package boot
 
 import (
 	"bytes"
+	"errors"
 	"os"
-	"os/signal"
 	"strconv"
 	"syscall"
 	"time"
@@ -19,8 +19,6 @@ func (b *boot) run() End {
 	b.bye = make(chan struct{})
 	stop := make(chan byte, 4)
 	go b.obey(stop)
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, syscall.SIGTERM, syscall.SIGINT) // of `docker stop`
 	before := oomKills()
 
 	b.setScore(oomScore)
@@ -31,7 +29,8 @@ func (b *boot) run() End {
 	b.stdin.Close()
 	if err != nil {
 		end := End{Error: err.Error(), OOM: -1}
-		if errno, is := err.(syscall.Errno); is {
+		var errno syscall.Errno
+		if errors.As(err, &errno) {
 			end.Errno = int(errno)
 		}
 		return end
@@ -53,7 +52,7 @@ func (b *boot) run() End {
 			} else if grace == nil {
 				grace = b.terminate()
 			}
-		case <-asked:
+		case <-b.asked:
 			if grace == nil {
 				grace = b.terminate()
 			}

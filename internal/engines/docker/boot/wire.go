@@ -30,7 +30,7 @@ const (
 	Program = Dir + "/" + Name
 )
 
-// Anchor, as the only argument, makes the process wait for the end of its stdin and do nothing else.
+// Anchor is the only argument of a process that waits for the end of its stdin and does nothing else.
 const Anchor = "anchor"
 
 // MarkSize is how many bytes a mark has.
@@ -38,6 +38,9 @@ const MarkSize = 16
 
 // MarkFirst is the first byte of every mark: one that text does not hold, so that no text looks like the beginning of a mark.
 const MarkFirst = 0xFF
+
+// Threads is how many threads the process has, which count among the processes of its container.
+const Threads = 16
 
 // The commands.
 const (

@@ -96,7 +96,7 @@ func (o *output) whole(r io.Reader) (*inside.End, error) {
 		if err := d.Feed(buffer[:n], o.emit); err != nil {
 			return nil, err
 		}
-		if err == io.EOF { //nolint:errorlint // as readers return it
+		if err == io.EOF {
 			return d.End, nil
 		}
 		if err != nil {

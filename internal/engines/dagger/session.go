@@ -86,7 +86,7 @@ func (s *session) begin(ctx context.Context, config Config) error {
 	if err != nil {
 		s.why = err.Error()
 		s.log.Warn().Str("reason", s.why).Msg("no program of ours can run in containers of Dagger; their output is text and comes at the end of a run")
-		return nil
+		return nil //nolint:nilerr // runs can do without it
 	}
 	return s.root().Select("host").Select("file").Arg("path", program).Select("id").Bind(&s.program).Execute(ctx)
 }
@@ -109,7 +109,7 @@ func besideTools(program, platform string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s is not a program for Linux: %w", program, err)
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // it was only read
 	for _, part := range file.Progs {
 		if part.Type == elf.PT_INTERP {
 			return "", fmt.Errorf("%s needs libraries that images may not have; build it with CGO_ENABLED=0", program)
@@ -128,7 +128,7 @@ func (s *session) readLogs(stream interface {
 	for wait := retryFirst / 10; ; wait = min(2*wait, retryFirst) {
 		begun := time.Now()
 		err := s.logs.read(stream)
-		stream.Close()
+		_ = stream.Close()
 		if s.ctx.Err() != nil {
 			return
 		}
@@ -217,9 +217,9 @@ func (s *session) leave() {
 func (s *session) end(why error) {
 	s.stop(why)
 	if s.client != nil {
-		s.client.Close()
+		_ = s.client.Close() // which returns none
 	} else {
-		s.conn.Close()
+		_ = s.conn.Close()
 	}
 	s.work.Wait()
 	s.conn.transport.CloseIdleConnections()

@@ -146,7 +146,7 @@ func (a *asker) field(thing any, name string, args map[string]any) (any, error) 
 	case *ctr:
 		return a.container(t, name, args)
 	case changeset:
-		return a.changes(t, name, args)
+		return a.changes(t, name)
 	}
 	return nil, unknownField(thing, name)
 }
@@ -237,7 +237,7 @@ func (a *asker) path(t pathThing, name string, args map[string]any) (any, error)
 	return nil, unknownField(t, name)
 }
 
-func (a *asker) changes(c changeset, name string, args map[string]any) (any, error) {
+func (a *asker) changes(c changeset, name string) (any, error) {
 	changed, removed, err := difference(c.before, c.after)
 	if err != nil {
 		return nil, err

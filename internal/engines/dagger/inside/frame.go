@@ -111,7 +111,7 @@ func (d *Decoder) take(line []byte, emit func(int, int64, []byte)) error {
 	case bytes.HasPrefix(line, []byte("x ")):
 		end := &End{}
 		if err := json.Unmarshal(line[2:], end); err != nil {
-			return fmt.Errorf("%w: the end: %s", ErrGap, err)
+			return fmt.Errorf("%w: the end: %w", ErrGap, err)
 		}
 		d.End = end
 		return nil

@@ -111,7 +111,7 @@ func (p *Plan) run() int {
 	if filepath.Base(c.Path) == c.Path {
 		for _, entry := range p.Env {
 			if value, is := strings.CutPrefix(entry, "PATH="); is {
-				os.Setenv("PATH", value)
+				_ = os.Setenv("PATH", value)
 			}
 		}
 		if found, err := exec.LookPath(c.Path); err == nil {

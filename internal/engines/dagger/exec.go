@@ -19,10 +19,6 @@ import (
 	"github.com/praxis-sdk/executor/internal/engines/dagger/inside"
 )
 
-// inlineOutput is how much output is asked for as text at the end of a run, in bytes as the engine has them; more goes through
-// a file.
-const inlineOutput = 1 << 20
-
 // exec runs the tool. An error after this point means that it did not run to its end.
 func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, out *output, exit engines.Exit) (engines.Exit, error) {
 	if c.bare != "" {
@@ -34,7 +30,7 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	live := out.follow(f)
 	defer live.finish()
 
-	after, size, err := s.start(withTrace(ctx, t), c, r)
+	after, first, err := s.start(withTrace(ctx, t), c, r)
 	if err != nil {
 		if s.ctx.Err() == nil && s.logs.missing() == nil {
 			f.drain()
@@ -42,7 +38,7 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 		live.finish()
 		return e.broken(ctx, f, exit, err)
 	}
-	end, err := e.complete(ctx, s, live, after, size, out)
+	end, err := e.complete(ctx, s, live, after, first, out)
 	if err != nil {
 		if ctx.Err() != nil {
 			return exit, context.Cause(ctx)
@@ -88,19 +84,17 @@ func await[T any](c <-chan T, wait time.Duration) (value T, ok bool) {
 	}
 }
 
-// start runs the tool to its end. It returns the id of the container as it then is, and the size of what was printed.
-func (s *session) start(ctx context.Context, c *container, r *ready) (after string, size int64, err error) {
+// start runs the tool to its end. It returns the id of the container as it then is, and the first part of what the program beside
+// the tool printed.
+func (s *session) start(ctx context.Context, c *container, r *ready) (after, first string, err error) {
 	stdin, err := json.Marshal(inside.Plan{Argv: c.argv, Dir: r.workdir, Args: c.args, Stdin: c.job.Stdin})
 	if err != nil {
-		return "", 0, err
+		return "", "", err
 	}
-	q := s.withExec(c, r, []string{inside.Program}, string(stdin)).Arg("redirectStdout", inside.Output)
-	var answer struct {
-		ID   string
-		File struct{ Size int64 }
-	}
-	err = q.SelectFields("id", "file(path:"+quote(inside.Output)+"){size}").Bind(&answer).Execute(ctx)
-	return answer.ID, answer.File.Size, err
+	q := s.withExec(c, r, []string{inside.Program}, string(stdin)).Arg("redirectStderr", inside.Output)
+	var answer struct{ ID, Stdout string }
+	err = q.SelectFields("id", "stdout").Bind(&answer).Execute(ctx)
+	return answer.ID, answer.Stdout, err
 }
 
 func (s *session) withExec(c *container, r *ready, argv []string, stdin string) *querybuilder.Selection {
@@ -114,11 +108,12 @@ func (s *session) withExec(c *container, r *ready, argv []string, stdin string) 
 	return q
 }
 
-// complete sees to it that all output is written after the tool has ended: it comes by the stream, or is asked for. It returns
-// how the tool ended, nil where nothing says so.
-func (e *Engine) complete(ctx context.Context, s *session, live *live, after string, size int64, out *output) (*inside.End, error) {
-	// What is little is asked for at once; for more it is worth to wait as long as it comes.
-	for begun := time.Now(); size > inlineOutput && ctx.Err() == nil; {
+// complete sees to it that all output is written after the tool has ended: it comes by the stream, is in first, or is asked for. It
+// returns how the tool ended, nil where nothing says so.
+func (e *Engine) complete(ctx context.Context, s *session, live *live, after, first string, out *output) (*inside.End, error) {
+	// What is little has come at once; for more it is worth to wait for the stream as long as that goes on.
+	more := len(first) >= inside.FirstBytes/2
+	for begun := time.Now(); more && ctx.Err() == nil; {
 		if _, over := await(live.over, stalled/20); over {
 			break
 		}
@@ -129,12 +124,9 @@ func (e *Engine) complete(ctx context.Context, s *session, live *live, after str
 	if end := live.finish(); end != nil {
 		return end, nil
 	}
-	if size <= inlineOutput {
-		var text string
-		if err := s.inContainer(after).Select("file").Arg("path", inside.Output).Select("contents").Bind(&text).Execute(ctx); err != nil {
-			return nil, err
-		}
-		return out.whole(strings.NewReader(text))
+	var d inside.Decoder
+	if err := out.whole(&d, strings.NewReader(first)); err != nil || !d.More {
+		return d.End, err
 	}
 	stage, err := os.MkdirTemp(e.config.DataDir, "dagger-output-")
 	if err != nil {
@@ -150,7 +142,8 @@ func (e *Engine) complete(ctx context.Context, s *session, live *live, after str
 		return nil, err
 	}
 	defer text.Close()
-	return out.whole(text)
+	err = out.whole(&d, text)
+	return d.End, err
 }
 
 // broken says what an error of the query that runs the tool means.

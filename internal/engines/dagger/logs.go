@@ -208,9 +208,10 @@ type follower struct {
 	eof   chan struct{} // closed: both streams of the program have ended
 
 	mu       sync.Mutex
-	span     string // of the program that stands beside the tool; "": not seen yet
-	pieces   [][]byte
-	held     int64 // bytes in pieces
+	span     string      // of the program that stands beside the tool; "": not seen yet
+	pieces   [2][][]byte // of its standard output, and of its standard error if that goes on there
+	more     bool        // it does
+	held     int64       // bytes in pieces
 	received int64
 	last     time.Time // something came
 	ends     int
@@ -250,17 +251,24 @@ func (f *follower) record(r *record) {
 			close(f.eof)
 		}
 	}
+	if stream == "2" && strings.HasPrefix(r.Body.StringValue, inside.More) {
+		f.more = true
+	}
+	of := 0
+	if stream == "2" {
+		of = 1
+	}
 	switch {
 	case len(r.Body.StringValue) == 0:
-	case stream == "2":
+	case stream == "2" && !f.more:
 		_, _ = f.errors.Write([]byte(r.Body.StringValue))
 	default:
 		f.received += int64(len(r.Body.StringValue))
 		if f.held += int64(len(r.Body.StringValue)); f.held > mostHeld {
-			f.lost, f.pieces = true, nil
+			f.lost, f.pieces = true, [2][][]byte{}
 		}
 		if !f.lost {
-			f.pieces = append(f.pieces, []byte(r.Body.StringValue))
+			f.pieces[of] = append(f.pieces[of], []byte(r.Body.StringValue))
 		}
 	}
 	select {
@@ -269,11 +277,14 @@ func (f *follower) record(r *record) {
 	}
 }
 
-// next returns what has come since the last call; ok is false where something is missing from here on.
-func (f *follower) next() (pieces [][]byte, ok bool) {
+// next returns what has come of a stream since the last call; ok is false where something is missing from here on.
+func (f *follower) next(stream int) (pieces [][]byte, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	pieces, f.pieces, f.held = f.pieces, nil, 0
+	pieces, f.pieces[stream] = f.pieces[stream], nil
+	for _, one := range pieces {
+		f.held -= int64(len(one))
+	}
 	return pieces, !f.lost
 }
 

@@ -66,10 +66,17 @@ func (o *output) pump(f *follower, done <-chan struct{}) *inside.End {
 	var d inside.Decoder
 	last := false
 	for {
-		pieces, ok := f.next()
-		for _, piece := range pieces {
-			if d.Feed(piece, o.emit) != nil {
-				return nil // what is missing is read at the end
+		ok := true
+		for stream := range 2 {
+			if stream == 1 && !d.More {
+				break // what it has comes after all of the other
+			}
+			var pieces [][]byte
+			pieces, ok = f.next(stream)
+			for _, piece := range pieces {
+				if d.Feed(piece, o.emit) != nil {
+					return nil // what is missing is read at the end
+				}
 			}
 		}
 		if d.End != nil {
@@ -86,21 +93,19 @@ func (o *output) pump(f *follower, done <-chan struct{}) *inside.End {
 	}
 }
 
-// whole hands on all that the program beside the tool printed, as far as it was not written before. It returns how the tool
-// ended.
-func (o *output) whole(r io.Reader) (*inside.End, error) {
-	var d inside.Decoder
+// whole hands on all that the program beside the tool printed, as far as it was not written before.
+func (o *output) whole(d *inside.Decoder, r io.Reader) error {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := r.Read(buffer)
 		if err := d.Feed(buffer[:n], o.emit); err != nil {
-			return nil, err
+			return err
 		}
 		if err == io.EOF {
-			return d.End, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 }

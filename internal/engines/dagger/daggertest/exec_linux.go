@@ -197,12 +197,12 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 			for {
 				n, err := pipe.Read(buffer)
 				if n > 0 {
-					if i == 0 {
+					switch {
+					case i == 0:
+						x.stdout = append(x.stdout, buffer[:n]...)
+					case x.redirect != "": // an engine keeps it as well
 						_, _ = redirected.Write(buffer[:n])
-						if x.redirect == "" {
-							x.stdout = append(x.stdout, buffer[:n]...)
-						}
-					} else {
+					default:
 						x.stderr = append(x.stderr, buffer[:n]...)
 					}
 					e.record(trace, span, i+1, string(buffer[:n]), false)

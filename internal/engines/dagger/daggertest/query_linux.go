@@ -383,7 +383,7 @@ func (e *Engine) contentOf(t pathThing) string {
 // withExec adds a command, which is not run yet. What is the same was run already, in this session or another.
 func (a *asker) withExec(c *ctr, args map[string]any) *ctr {
 	e := a.engine
-	x := &execution{engine: e, from: c, stdin: text(args, "stdin"), redirect: text(args, "redirectStdout"), anyCode: args["expect"] == "ANY", insecure: args["insecureRootCapabilities"] == true}
+	x := &execution{engine: e, from: c, stdin: text(args, "stdin"), redirect: text(args, "redirectStderr"), anyCode: args["expect"] == "ANY", insecure: args["insecureRootCapabilities"] == true}
 	list, _ := args["args"].([]any)
 	for _, one := range list {
 		x.argv = append(x.argv, fmt.Sprint(one))

@@ -1,5 +1,5 @@
 // Package inside is what runs beside a tool in a container of the Dagger engine: it starts the tool, and says on its own
-// standard output what the tool printed and how it ended.
+// standard streams what the tool printed and how it ended.
 //
 // Why it is there: a Dagger engine keeps output as text. In its log stream a piece that is not valid UTF-8 is missing
 // altogether, even where only the end of a read fell into a character; in stdout() such bytes are replaced. Exit codes of 128
@@ -25,6 +25,14 @@ import (
 
 // Hello is the first line. A stream that does not begin with it is not ours.
 const Hello = "executor 1\n"
+
+// The lines go to standard output until that has FirstBytes, so that it can be asked for as a whole with the end of a run, which
+// is quickest. Then the line moreLine says that all others are on standard error, which begins with More.
+const (
+	FirstBytes = 1 << 20
+	More       = "executor 1 more\n"
+	moreLine   = "more\n"
+)
 
 // frameBytes is the most that one line holds of a stream. As base64 it fits into one read of the engine.
 const frameBytes = 23 << 10
@@ -65,7 +73,8 @@ var ErrGap = errors.New("lines of the output are missing")
 
 // Decoder reads the lines, which may come in pieces of any size. The zero value is at the beginning.
 type Decoder struct {
-	End *End // nil until the last line
+	End  *End // nil until the last line
+	More bool // the rest comes on standard error
 
 	line    []byte
 	begun   bool
@@ -105,6 +114,11 @@ func (d *Decoder) take(line []byte, emit func(int, int64, []byte)) error {
 			return fmt.Errorf("%w: the first is %.40q", ErrGap, line)
 		}
 		d.begun = true
+		return nil
+	case string(line) == moreLine && !d.More:
+		d.More = true
+		return nil
+	case string(line) == More && d.More:
 		return nil
 	case d.End != nil:
 		return fmt.Errorf("%w: something comes after the end", ErrGap)

@@ -17,7 +17,7 @@ import (
 
 // Main is the program in the container. It does not return.
 func Main() {
-	out := &frames{to: os.Stdout}
+	out := &frames{to: os.Stdout, left: FirstBytes}
 	out.write([]byte(Hello))
 	end, err := start(out)
 	if err != nil {
@@ -178,12 +178,24 @@ func input(text []byte) (*os.File, error) {
 type frames struct {
 	mu     sync.Mutex
 	to     io.Writer
+	left   int // bytes until it is continued on standard error; below 0: it is
 	broken bool
 }
 
 func (f *frames) write(line []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.left >= 0 {
+		if f.left -= len(line); f.left < 0 {
+			f.put([]byte(moreLine))
+			f.to = os.Stderr
+			f.put([]byte(More))
+		}
+	}
+	f.put(line)
+}
+
+func (f *frames) put(line []byte) {
 	if !f.broken {
 		_, err := f.to.Write(line)
 		f.broken = err != nil // nobody reads any more: the tool goes on, as with any reader of ours that fails

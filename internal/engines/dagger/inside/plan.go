@@ -7,7 +7,7 @@ const (
 	Program  = "/.executor"        // this program
 	Dir      = "/.executor-run"    // in memory, of this run alone
 	ArgsFile = Dir + "/args.json"  // ARGS_FILE
-	Output   = "/.executor-output" // all that Program printed, for the end of the run
+	Output   = "/.executor-output" // what Program printed on its standard error, for the end of the run
 	Home     = "/work"             // HOME, and the working directory where neither contract nor image name one
 	Temp     = "/tmp"              // TMPDIR
 	maxPlan  = 64 << 20            // bytes

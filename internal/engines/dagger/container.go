@@ -203,7 +203,7 @@ func (s *session) imageOf(ctx context.Context, c *container) (image, error) {
 
 // ready is a container in which the tool can be started.
 type ready struct {
-	id      string
+	box     *querybuilder.Selection // a query about it
 	workdir string
 	sources map[string]string
 }
@@ -242,17 +242,24 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 	}
 	lookFor := c.lookUps(r.workdir, path)
 	fields := []string{"id:sync"}
+	box := s.build(c, r, from)
 	for i, one := range lookFor {
 		if _, known := s.knownPath(c, one); !known && !c.inMemory(one.path) {
 			fields = append(fields, fmt.Sprintf("e%d:exists(path:%s,expectedType:%s)", i, quote(one.path), one.kind))
 		}
 	}
 	var answer map[string]any
-	if err := s.build(c, r, from).SelectFields(fields...).Bind(&answer).Execute(ctx); err != nil {
-		return nil, fail(err)
-	}
-	if r.id, _ = answer["id"].(string); r.id == "" {
-		return nil, contracts.Errorf(contracts.SpawnFailed, "the Dagger engine gave no id for the container")
+	if len(fields) == 1 && s.wasMade(c) {
+		r.box = box // all of it is there: it is made by the query that runs the tool
+	} else {
+		if err := box.SelectFields(fields...).Bind(&answer).Execute(ctx); err != nil {
+			return nil, fail(err)
+		}
+		id, _ := answer["id"].(string)
+		if id == "" {
+			return nil, contracts.Errorf(contracts.SpawnFailed, "the Dagger engine gave no id for the container")
+		}
+		r.box = s.inContainer(id)
 	}
 	there := func(i int) bool {
 		is, asked := answer[fmt.Sprintf("e%d", i)].(bool)
@@ -263,6 +270,7 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 		s.learnPath(c, lookFor[i], is)
 		return is
 	}
+	s.learnPath(c, made, true)
 	return r, c.missing(lookFor, there, path)
 }
 
@@ -294,6 +302,14 @@ func (s *session) learnPath(c *container, one lookUp, there bool) {
 		s.paths = map[imagePath]bool{}
 	}
 	s.paths[imagePath{c.image + " " + c.spec.Platform, one}] = there
+}
+
+// made stands for the image itself: a container was made of it, so it has been pulled.
+var made = lookUp{}
+
+func (s *session) wasMade(c *container) bool {
+	is, _ := s.knownPath(c, made)
+	return is && len(c.mounts)+len(c.spec.CacheMounts) == 0
 }
 
 // from begins a query about the image.

@@ -98,7 +98,7 @@ func (s *session) start(ctx context.Context, c *container, r *ready) (after, fir
 }
 
 func (s *session) withExec(c *container, r *ready, argv []string, stdin string) *querybuilder.Selection {
-	q := s.inContainer(r.id).Select("withExec").Arg("args", argv).Arg("expect", sdk.ReturnTypeAny)
+	q := r.box.Select("withExec").Arg("args", argv).Arg("expect", sdk.ReturnTypeAny)
 	if stdin != "" {
 		q = q.Arg("stdin", stdin)
 	}

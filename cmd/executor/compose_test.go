@@ -624,6 +624,7 @@ func golangImage(r *rootfs) {
 	if err != nil {
 		r.tb.Fatal(err)
 	}
+	r.output(nil, "go", "mod", "download") // also what only other systems need, which a build here has not downloaded
 	cache := filepath.Join(r.output(nil, "go", "env", "GOMODCACHE"), "cache", "download")
 	for line := range strings.Lines(string(sums)) {
 		module, version, _ := strings.Cut(line, " ")

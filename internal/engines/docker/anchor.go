@@ -107,7 +107,7 @@ func (a *anchor) load(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", contracts.Errorf(contracts.EngineUnavailable, "read this program, which containers start with: %s", err)
 	}
-	if err := static(text); err != nil {
+	if err := static(bytes.NewReader(text)); err != nil {
 		return "", contracts.Errorf(contracts.EngineUnavailable, "%s cannot start in containers: %s; build it with CGO_ENABLED=0 for Linux, or set execution.docker.program to one that is", file, err)
 	}
 	sum := sha256.Sum256(text)
@@ -135,8 +135,8 @@ func (a *anchor) load(ctx context.Context) (string, error) {
 }
 
 // static reports an error where a program needs more than itself.
-func static(text []byte) error {
-	file, err := elf.NewFile(bytes.NewReader(text))
+func static(program io.ReaderAt) error {
+	file, err := elf.NewFile(program)
 	if err != nil {
 		return fmt.Errorf("it is no program for Linux (%w)", err)
 	}

@@ -89,11 +89,20 @@ func Default() Config {
 // defaultSocket is where the daemon of this machine listens.
 const defaultSocket = "/var/run/docker.sock"
 
-// Here reports whether it looks as if there were a daemon for this user.
+// Here reports whether it looks as if the engine could be served without anything being configured: there is a daemon for this user,
+// and this program can start in containers.
 func Here() bool {
-	if os.Getenv("DOCKER_HOST") != "" {
-		return true
+	if _, err := os.Stat(defaultSocket); err != nil && os.Getenv("DOCKER_HOST") == "" {
+		return false
 	}
-	_, err := os.Stat(defaultSocket)
-	return err == nil
+	name, err := os.Executable()
+	if err != nil {
+		return false
+	}
+	program, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer program.Close()
+	return static(program) == nil
 }

@@ -91,6 +91,9 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, 
 	}
 	if !spec.Privileged {
 		p.host.CapDrop, p.host.SecurityOpt = strslice.StrSlice{"ALL"}, []string{"no-new-privileges"}
+		if filter := filterFor(info); filter != "" {
+			p.host.SecurityOpt = append(p.host.SecurityOpt, filter)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(spec.Ulimits)) {
 		p.host.Ulimits = append(p.host.Ulimits, &container.Ulimit{Name: name, Soft: spec.Ulimits[name].Soft, Hard: spec.Ulimits[name].Hard})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -37,9 +38,14 @@ func holds(err error, words []string) bool {
 	return false
 }
 
+var answered = regexp.MustCompile(`"errors":\[\{"message":"((?:[^"\\]|\\.)*)"`)
+
 // short is an error without what only engines understand.
 func short(err error) string {
 	text := err.Error()
+	if m := answered.FindStringSubmatch(text); m != nil { // an answer that the SDK did not read
+		text = strings.ReplaceAll(m[1], `\"`, `"`)
+	}
 	for _, prefix := range []string{"input: ", "returned error 502: ", "graphql: "} {
 		text = strings.TrimPrefix(text, prefix)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -367,8 +368,8 @@ func TestWithoutLogStream(t *testing.T) {
 
 // TestLostPieces: what the log stream loses is there at the end, once and in its place.
 func TestLostPieces(t *testing.T) {
-	seen := 0
-	_, e := double(t, daggertest.Options{Lose: func(string) bool { seen++; return seen%3 == 2 }}, Config{})
+	var seen atomic.Int64
+	_, e := double(t, daggertest.Options{Lose: func(string) bool { return seen.Add(1)%3 == 2 }}, Config{})
 	for _, size := range []string{"100K", "4M"} {
 		var check enginetest.Flood
 		j := job(specWith(contracts.CommonSpec{}), "flood:"+size, "err:there")
@@ -381,7 +382,7 @@ func TestLostPieces(t *testing.T) {
 			t.Errorf("%d bytes are right of %d", check.Bytes, want)
 		}
 	}
-	if seen < 3 {
+	if seen.Load() < 3 {
 		t.Error("nothing was lost")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -44,7 +45,9 @@ var answered = regexp.MustCompile(`"errors":\[\{"message":"((?:[^"\\]|\\.)*)"`)
 func short(err error) string {
 	text := err.Error()
 	if m := answered.FindStringSubmatch(text); m != nil { // an answer that the SDK did not read
-		text = strings.ReplaceAll(m[1], `\"`, `"`)
+		if said, err := strconv.Unquote(`"` + m[1] + `"`); err == nil {
+			text = said
+		}
 	}
 	for _, prefix := range []string{"input: ", "returned error 502: ", "graphql: "} {
 		text = strings.TrimPrefix(text, prefix)

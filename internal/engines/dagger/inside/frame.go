@@ -17,9 +17,11 @@ package inside
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strconv"
 )
 
@@ -48,18 +50,29 @@ type End struct {
 	Unstarted string  `json:"unstarted,omitempty"`
 	CPUMS     float64 `json:"cpu_ms"`
 	MaxRSS    int64   `json:"max_rss"` // in bytes
+
+	// Bytes are those of each stream, so that the last ones cannot be missing unseen.
+	Bytes [2]int64 `json:"bytes"`
 }
 
-// appendFrame writes a line: the stream (1 or 2), the offset in it, the number of bytes, the bytes.
+// appendFrame writes a line: the stream (1 or 2), the offset in it, a sum over all of it, the bytes.
 func appendFrame(to []byte, stream int, offset int64, p []byte) []byte {
 	to = strconv.AppendInt(to, int64(stream), 10)
 	to = append(to, ' ')
 	to = strconv.AppendInt(to, offset, 10)
 	to = append(to, ' ')
-	to = strconv.AppendInt(to, int64(len(p)), 10)
+	to = strconv.AppendUint(to, uint64(sum(stream, offset, p)), 16)
 	to = append(to, ' ')
 	to = base64.StdEncoding.AppendEncode(to, p)
 	return append(to, '\n')
+}
+
+// sum tells a line from what two halves of others make, where something between them is missing.
+func sum(stream int, offset int64, p []byte) uint32 {
+	var place [9]byte
+	place[0] = byte(stream)
+	binary.LittleEndian.PutUint64(place[1:], uint64(offset))
+	return crc32.Update(crc32.ChecksumIEEE(place[:]), crc32.IEEETable, p)
 }
 
 func appendEnd(to []byte, end End) []byte {
@@ -127,6 +140,9 @@ func (d *Decoder) take(line []byte, emit func(int, int64, []byte)) error {
 		if err := json.Unmarshal(line[2:], end); err != nil {
 			return fmt.Errorf("%w: the end: %w", ErrGap, err)
 		}
+		if end.Bytes != d.offsets {
+			return fmt.Errorf("%w: the end came after %d bytes of %d", ErrGap, d.offsets, end.Bytes)
+		}
 		d.End = end
 		return nil
 	}
@@ -136,15 +152,15 @@ func (d *Decoder) take(line []byte, emit func(int, int64, []byte)) error {
 	}
 	stream := int(fields[0][0] - '1')
 	offset, err := strconv.ParseInt(string(fields[1]), 10, 64)
-	size, err2 := strconv.Atoi(string(fields[2]))
+	check, err2 := strconv.ParseUint(string(fields[2]), 16, 32)
 	if err != nil || err2 != nil || offset != d.offsets[stream] {
 		return fmt.Errorf("%w: %.40q where byte %d of stream %d was due", ErrGap, line, d.offsets[stream], stream+1)
 	}
 	d.buffer, err = base64.StdEncoding.AppendDecode(d.buffer[:0], fields[3])
-	if err != nil || len(d.buffer) != size {
+	if err != nil || sum(stream+1, offset, d.buffer) != uint32(check) {
 		return fmt.Errorf("%w: a line at byte %d of stream %d is damaged", ErrGap, offset, stream+1)
 	}
-	d.offsets[stream] += int64(size)
+	d.offsets[stream] += int64(len(d.buffer))
 	emit(stream, offset, d.buffer)
 	return nil
 }

@@ -23,6 +23,7 @@ func Main() {
 	if err != nil {
 		end = End{Unstarted: err.Error()}
 	}
+	end.Bytes = out.bytes
 	out.write(appendEnd(nil, end))
 	os.Exit(0) // what the tool started ends with the container
 }
@@ -180,6 +181,7 @@ type frames struct {
 	to     io.Writer
 	left   int // bytes until it is continued on standard error; below 0: it is
 	broken bool
+	bytes  [2]int64 // of the tool's streams
 }
 
 func (f *frames) write(line []byte) {
@@ -217,6 +219,7 @@ func (f *frames) copy(stream int, r *os.File) {
 		if n > 0 {
 			line = appendFrame(line[:0], stream, offset, buffer[:n])
 			offset += int64(n)
+			f.bytes[stream-1] = offset // each has its own goroutine, which ends before this is read
 			f.write(line)
 		}
 		switch {

@@ -110,7 +110,7 @@ func CLIMain() {
 			time.Sleep(time.Hour)
 		}
 	}
-	e, err := open(Options{Images: plan.Images}, plan.Program)
+	e, err := open(Options{Images: plan.Images}, plan.Program, plan.Dir) // removed with the test, also where this is killed
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)

@@ -67,7 +67,7 @@ func Start(tb testing.TB, options Options) *Engine {
 	if os.Geteuid() != 0 {
 		tb.Skip("SKIPPED: containers of the test double need root")
 	}
-	e, err := open(options, Program(tb))
+	e, err := open(options, Program(tb), "")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -75,11 +75,12 @@ func Start(tb testing.TB, options Options) *Engine {
 	return e
 }
 
-func open(options Options, program string) (*Engine, error) {
+// open makes a double whose files are below dir; "": where temporary files are.
+func open(options Options, program, dir string) (*Engine, error) {
 	e := &Engine{Token: "double-" + strconv.FormatInt(time.Now().UnixNano(), 36), options: options, program: program,
 		things: map[string]any{}, executions: map[string]*execution{}, shutting: make(chan struct{})}
 	var err error
-	if e.dir, err = os.MkdirTemp("", "dagger-double-"); err != nil {
+	if e.dir, err = os.MkdirTemp(dir, "dagger-double-"); err != nil {
 		return nil, err
 	}
 	e.ctx, e.stop = context.WithCancel(context.Background())

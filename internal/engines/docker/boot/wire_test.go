@@ -27,7 +27,7 @@ func TestWire(t *testing.T) {
 	}
 	// Whatever is cut off, or too long, is an error.
 	text := full.Encode()
-	for n := range len(text) {
+	for n := range text {
 		if _, err := ReadRequest(bytes.NewReader(text[:n])); err == nil {
 			t.Errorf("a request of which %d of %d bytes are there is taken", n, len(text))
 		}

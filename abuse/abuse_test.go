@@ -40,7 +40,7 @@ func TestAbuse(t *testing.T) {
 	all, err := readAttempts()
 	must(t, err)
 	b := build(t)
-	t.Cleanup(target.RemoveImage)
+	t.Cleanup(target.RemoveContainers)
 	columns := offered(t, b)
 	results := &table{columns: columns}
 	for _, a := range all {

@@ -20,7 +20,8 @@ type Engine interface {
 	// that says what is missing and how to mend it.
 	Ready(context.Context) error
 
-	// Run runs one attempt of a tool and blocks until nothing of it is left: no process, no container, no directory.
+	// Run runs one attempt of a tool and blocks until nothing of it is left: no process, no directory. A container in which
+	// nothing runs any more may still be about to be removed, which the engine sees to.
 	// Output goes to the writers as it appears, each called by one goroutine at a time, and never after Run has
 	// returned; a writer that blocks makes the tool wait, and one that fails has its stream read and dropped.
 	//

@@ -22,7 +22,7 @@ import (
 	"github.com/praxis-sdk/executor/internal/engines/docker"
 )
 
-// ContainerImage is the image of attempts in containers: busybox and nothing else. Whoever made it removes it: RemoveImage.
+// ContainerImage is the image of attempts in containers: busybox and nothing else. RemoveContainers removes it.
 const ContainerImage = "executor-abuse:busybox"
 
 // newContainer makes the Docker engine as the program has it, but for containers made ahead, which would outnumber the attempts.
@@ -91,10 +91,11 @@ func makeImage(ctx context.Context) error {
 	return err
 }
 
-// RemoveImage removes the image of attempts in containers, if there is one.
-func RemoveImage() {
+// RemoveContainers removes what attempts in containers need of the daemon: their image, and the volume of their cache.
+func RemoveContainers() {
 	if api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation()); err == nil {
-		_, _ = api.ImageRemove(context.Background(), ContainerImage, imageapi.RemoveOptions{Force: true}) // it may not be there
+		_, _ = api.ImageRemove(context.Background(), ContainerImage, imageapi.RemoveOptions{Force: true}) // they may not be there
+		_ = api.VolumeRemove(context.Background(), "executor-cache-"+cacheName, true)
 		_ = api.Close()
 	}
 }

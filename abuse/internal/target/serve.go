@@ -83,13 +83,16 @@ func (s *server) carryOut() (report Report, err error) {
 	return report, err
 }
 
+// cacheName is the named cache of attempts.
+const cacheName = "abuse"
+
 // attempt makes one run of the attempt.
 func (s *server) attempt(run int, output *record) (report Report, err error) {
 	job := s.jobOf(s.order.Command)
 	spec := job.Spec.Common()
 	spec.MemoryLimit, spec.PidsLimit = contracts.Size(s.order.Memory), s.order.Pids
 	if s.order.Cache {
-		spec.CacheMounts = contracts.CacheMounts{{Name: "cache", Path: "~/cache"}}
+		spec.CacheMounts = contracts.CacheMounts{{Name: cacheName, Path: "~/cache"}}
 	}
 	job.Args = map[string]any{"run": run}
 	for name, value := range s.order.Args {

@@ -375,6 +375,10 @@ func TestMounts(t *testing.T) {
 		}
 	})
 	t.Run("the daemon's socket", func(t *testing.T) {
+		all := newEngine(t, func(c *Config) { c.MountRoots = []string{"/:rw"} })
+		for _, mounts := range []string{`{/var/run/docker.sock: /s}`, `{/var/run: /s}`, `{/: /s}`} {
+			refusedWith(t, all, mounting(mounts, "out:x"), contracts.PolicyDenied, "policy.docker_socket")
+		}
 		allowed := newEngine(t, func(c *Config) { c.DockerSocket = true })
 		if got := run(t, allowed, mounting(`{/var/run/docker.sock: /var/run/docker.sock}`, "stat:/var/run/docker.sock")); !strings.HasPrefix(got, "S") {
 			t.Errorf("%q", got)

@@ -206,3 +206,18 @@ func tidy(err error) string {
 
 // socketOf reports whether a resolved path is a socket of a Docker daemon.
 func socketOf(path string) bool { return filepath.Base(path) == "docker.sock" }
+
+// socketIn reports whether a resolved path is the socket of this daemon, or of one by its name, or a directory that holds it.
+func (d *daemon) socketIn(path string) bool {
+	if socketOf(path) {
+		return true
+	}
+	for _, socket := range []string{strings.TrimPrefix(d.host, "unix://"), defaultSocket} {
+		if socket, err := filepath.EvalSymlinks(socket); err == nil {
+			if below, err := filepath.Rel(path, socket); err == nil && filepath.IsLocal(below) {
+				return true
+			}
+		}
+	}
+	return false
+}

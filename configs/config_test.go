@@ -18,7 +18,7 @@ import (
 )
 
 // unwritable are keys whose default no value stands for. executor.yaml shows them in a comment.
-var unwritable = []string{"execution.dagger.resource_limits.cpu"}
+var unwritable = []string{"execution.docker.resource_limits.cpu", "execution.dagger.resource_limits.cpu"}
 
 // TestExecutorYAML: the reference file says every key, in the order of the structs, and each value is the default.
 func TestExecutorYAML(t *testing.T) {
@@ -182,7 +182,7 @@ func TestPraxisSection(t *testing.T) {
 	want.Execution.MaxExecutionTime = contracts.Seconds(600)
 	want.Execution.CleanupTempFiles = true
 	want.Execution.Dagger = Dagger{
-		Enabled: true, SessionTimeout: contracts.Seconds(300), DefaultImage: "python:3.11-slim", MountDockerSocket: true,
+		Enabled: true, SessionTimeout: contracts.Seconds(300), DefaultImage: "python:3.11-slim", MountDockerSocket: true, ConnectTimeout: contracts.Seconds(60),
 		ResourceLimits: ResourceLimits{CPU: 1000, Memory: 512 << 20},
 	}
 	sameConfig(t, "", reflect.ValueOf(got), reflect.ValueOf(want))

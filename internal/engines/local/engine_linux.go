@@ -244,7 +244,7 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		if !see.plan.HostNetwork {
 			exit.Isolation.Network = "none"
 		}
-		text, err := arguments(job)
+		text, err := job.ArgsText()
 		if err != nil {
 			return exit, err
 		}

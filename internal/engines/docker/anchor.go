@@ -1,0 +1,218 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/container"
+	imageapi "github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/strslice"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines/docker/boot"
+)
+
+// anchor is a container that lives as long as the executor and does nothing. It has a volume without a name that holds this
+// program, which all other containers have mounted and start with: so it gets to any daemon, wherever that is. It hangs on a
+// connection of the executor. When that ends, the container does, the daemon removes it, and with the last container the volume:
+// an executor that was killed leaves nothing, whoever comes after it.
+type anchor struct {
+	daemon *daemon
+	config Config
+	name   string
+	labels map[string]string
+	graves *graves
+
+	making chan struct{} // one at a time
+	number int
+
+	mu      sync.Mutex
+	id      string // "": there is none
+	streams types.HijackedResponse
+	image   string // its name
+}
+
+func newAnchor(d *daemon, config Config, name string, labels map[string]string, graves *graves) *anchor {
+	return &anchor{daemon: d, config: config, name: name, labels: labels, graves: graves, making: make(chan struct{}, 1)}
+}
+
+func (a *anchor) current() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.id
+}
+
+// lost forgets an anchor that is not there any more.
+func (a *anchor) lost(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.id == id && id != "" {
+		a.id = ""
+		a.streams.Close()
+	}
+}
+
+// get returns the id of the anchor, which it makes where there is none.
+func (a *anchor) get(ctx context.Context) (string, error) {
+	if id := a.current(); id != "" {
+		return id, nil
+	}
+	select {
+	case a.making <- struct{}{}:
+		defer func() { <-a.making }()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	if id := a.current(); id != "" {
+		return id, nil
+	}
+	name, err := a.load(ctx)
+	if err != nil {
+		return "", err
+	}
+	id, streams, err := a.start(ctx, name)
+	if err != nil {
+		return "", a.daemon.unavailable("start the container that holds this program", err)
+	}
+	a.mu.Lock()
+	a.id, a.streams, a.image = id, streams, name
+	a.mu.Unlock()
+	go func() { // ends with the connection
+		_, _ = io.Copy(io.Discard, streams.Reader)
+		a.lost(id)
+	}()
+	return id, nil
+}
+
+// load sees to it that there is an image that holds this program, and returns its name.
+func (a *anchor) load(ctx context.Context) (string, error) {
+	file := a.config.Program
+	if file == "" {
+		var err error
+		if file, err = os.Executable(); err != nil {
+			return "", contracts.Errorf(contracts.EngineUnavailable, "find this program, which containers start with: %s", err)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", contracts.Errorf(contracts.EngineUnavailable, "read this program, which containers start with: %s", err)
+	}
+	if err := static(bytes.NewReader(text)); err != nil {
+		return "", contracts.Errorf(contracts.EngineUnavailable, "%s cannot start in containers: %s; build it with CGO_ENABLED=0 for Linux, or set execution.docker.program to one that is", file, err)
+	}
+	sum := sha256.Sum256(text)
+	name := "executor-init:" + hex.EncodeToString(sum[:8])
+	bounded, cancel := a.daemon.bounded(ctx)
+	defer cancel()
+	if _, err := a.daemon.ImageInspect(bounded, name); err == nil {
+		return name, nil
+	} else if !cerrdefs.IsNotFound(err) {
+		return "", a.daemon.unavailable("look for the image that holds this program", err)
+	}
+	archive, err := archiveOf(text)
+	if err != nil {
+		return "", contracts.Errorf(contracts.EngineUnavailable, "pack this program: %s", err)
+	}
+	answer, err := a.daemon.ImageImport(bounded, imageapi.ImportSource{Source: archive, SourceName: "-"}, name, imageapi.ImportOptions{Changes: []string{"LABEL " + labelManaged + "=true"}})
+	if err == nil {
+		_, err = io.Copy(io.Discard, answer)
+		answer.Close()
+	}
+	if err != nil {
+		return "", a.daemon.unavailable("import the image that holds this program", err)
+	}
+	return name, nil
+}
+
+// static reports an error where a program needs more than itself.
+func static(program io.ReaderAt) error {
+	file, err := elf.NewFile(program)
+	if err != nil {
+		return fmt.Errorf("it is no program for Linux (%w)", err)
+	}
+	for _, part := range file.Progs {
+		if part.Type == elf.PT_INTERP {
+			return fmt.Errorf("it is linked to libraries that images may not have")
+		}
+	}
+	return nil
+}
+
+func archiveOf(program []byte) (io.Reader, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: boot.Dir[1:] + "/", Mode: 0o755})
+	if err == nil {
+		err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: boot.Program[1:], Mode: 0o555, Size: int64(len(program))})
+	}
+	if err == nil {
+		_, err = w.Write(program)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	return &b, err
+}
+
+func (a *anchor) start(ctx context.Context, imageName string) (id string, streams types.HijackedResponse, err error) {
+	pids := int64(64)
+	a.number++
+	name := fmt.Sprintf("%s-anchor-%d", a.name, a.number)
+	bounded, cancel := a.daemon.bounded(ctx)
+	defer cancel()
+	made, err := a.daemon.ContainerCreate(bounded, &container.Config{
+		Image: imageName, User: "65534:65534", Entrypoint: strslice.StrSlice{boot.Program}, Cmd: strslice.StrSlice{boot.Anchor}, Env: bootEnv,
+		OpenStdin: true, StdinOnce: true, AttachStdin: true, AttachStdout: true, AttachStderr: true, NetworkDisabled: true,
+		Volumes: map[string]struct{}{boot.Dir: {}}, Labels: a.labels,
+	}, &container.HostConfig{
+		AutoRemove: true, LogConfig: container.LogConfig{Type: "none"}, NetworkMode: "none", ReadonlyRootfs: true, CapDrop: strslice.StrSlice{"ALL"},
+		SecurityOpt: []string{"no-new-privileges"}, Resources: container.Resources{PidsLimit: &pids},
+	}, nil, nil, name)
+	if err != nil {
+		a.graves.bury(name, false) // it may have been made all the same
+		return "", streams, err
+	}
+	if streams, err = a.daemon.attach(ctx, made.ID); err == nil {
+		if err = a.daemon.ContainerStart(bounded, made.ID, container.StartOptions{}); err != nil {
+			streams.Close()
+		}
+	}
+	if err != nil {
+		a.graves.bury(made.ID, false)
+		return "", streams, err
+	}
+	return made.ID, streams, nil
+}
+
+// close ends the anchor, and removes the image if nobody else uses it.
+func (a *anchor) close() {
+	a.mu.Lock()
+	id, name, streams := a.id, a.image, a.streams
+	a.id = ""
+	a.mu.Unlock()
+	if id == "" {
+		return
+	}
+	streams.Close()
+	a.graves.bury(id, true)
+	a.graves.wait()
+	ctx, cancel := a.daemon.cleaning(context.Background())
+	defer cancel()
+	_, _ = a.daemon.ImageRemove(ctx, name, imageapi.RemoveOptions{}) // another executor may use it
+}
+
+func (a *anchor) imageName() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.image
+}

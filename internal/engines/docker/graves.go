@@ -1,0 +1,84 @@
+package docker
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/rs/zerolog"
+)
+
+// graves removes containers whose tools have ended. Nothing runs in them any more; only their names and directories are left, and
+// no run waits for those to go. There is a bound on how many: beyond it, runs do wait.
+type graves struct {
+	daemon *daemon
+	log    zerolog.Logger
+	places chan struct{}
+	work   sync.WaitGroup
+	open   atomic.Int64
+}
+
+const mostGraves = 64
+
+func newGraves(d *daemon, log zerolog.Logger) *graves {
+	return &graves{daemon: d, log: log, places: make(chan struct{}, mostGraves)}
+}
+
+// bury has a container removed. One that ends by itself is removed by the daemon, which is only watched.
+func (g *graves) bury(id string, byItself bool) {
+	g.open.Add(1)
+	g.places <- struct{}{}
+	g.work.Go(func() {
+		defer func() {
+			<-g.places
+			g.open.Add(-1)
+		}()
+		if byItself && g.gone(id) {
+			return
+		}
+		g.remove(id)
+	})
+}
+
+// gone waits until the daemon has removed a container.
+func (g *graves) gone(id string) bool {
+	ctx, cancel := g.daemon.cleaning(context.Background())
+	defer cancel()
+	removed, failed := g.daemon.ContainerWait(ctx, id, container.WaitConditionRemoved)
+	select {
+	case <-removed:
+		return true
+	case err := <-failed:
+		return cerrdefs.IsNotFound(err)
+	}
+}
+
+// remove removes a container, whatever it does. What cannot be removed now is found by the reaper.
+func (g *graves) remove(id string) {
+	var err error
+	for pause := 50 * time.Millisecond; pause < 4*time.Second; pause *= 3 {
+		ctx, cancel := g.daemon.cleaning(context.Background())
+		err = g.daemon.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		cancel()
+		if err == nil || cerrdefs.IsNotFound(err) {
+			return
+		}
+		time.Sleep(pause) // "removal is already in progress", or a daemon that does not answer
+	}
+	g.log.Warn().Err(err).Str("container", id).Msg("a container cannot be removed now; it is tried again later")
+}
+
+// kill ends a container that does not end by itself.
+func (g *graves) kill(id string) {
+	g.work.Go(func() {
+		ctx, cancel := g.daemon.cleaning(context.Background())
+		defer cancel()
+		_ = g.daemon.ContainerKill(ctx, id, "KILL") // it may have ended; else it is removed by force
+	})
+}
+
+// wait returns when all are removed that were to be.
+func (g *graves) wait() { g.work.Wait() }

@@ -596,10 +596,15 @@ func busyboxImage(r *rootfs) {
 	r.changes = append(r.changes, "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", `CMD ["/bin/sh"]`)
 }
 
-// pythonImage has the python3 of this machine, with its standard library and the C libraries of both.
+// pythonImage has the python3 of this machine, with its standard library and the C libraries of both: that of the system where
+// there is one, because tools in the sandbox see what is in /usr.
 func pythonImage(r *rootfs) {
 	busyboxImage(r)
-	found := strings.Fields(r.output(nil, "python3", "-c", "import os, sys, sysconfig; print(os.path.realpath(sys.executable), sysconfig.get_path('stdlib'))"))
+	python := "/usr/bin/python3"
+	if _, err := os.Stat(python); err != nil {
+		python = "python3"
+	}
+	found := strings.Fields(r.output(nil, python, "-c", "import os, sys, sysconfig; print(os.path.realpath(sys.executable), sysconfig.get_path('stdlib'))"))
 	program, library := found[0], found[1]
 	r.copy(program, program)
 	r.link("/usr/local/bin/python3", program)

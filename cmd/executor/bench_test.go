@@ -110,15 +110,11 @@ func BenchmarkLatency(b *testing.B) {
 func BenchmarkThroughput(b *testing.B) {
 	d := startDev(b, benchConfig)
 	nc := connectTo(b, d.url)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		b.Fatal(err)
-	}
 	request := []byte(`{"contract":` + trueTool + `}`)
 	const n = 5000
 	dir := b.TempDir()
 	var count atomic.Int64
-	var rate, bare, bareDirs, ratio, ratioDirs []float64
+	var all, bare, bareDirs, ratio, ratioDirs []float64
 	for b.Loop() {
 		x := loop(n, func() { bareExec(b) })
 		y := loop(n, func() {
@@ -130,11 +126,11 @@ func BenchmarkThroughput(b *testing.B) {
 			bareExec(b)
 			os.RemoveAll(run)
 		})
-		z := asked(b, nc, js, n, request)
-		rate, bare, bareDirs = append(rate, z), append(bare, x), append(bareDirs, y)
+		z := rate(b, nc, request, n)
+		all, bare, bareDirs = append(all, z), append(bare, x), append(bareDirs, y)
 		ratio, ratioDirs = append(ratio, z/x), append(ratioDirs, z/y)
 	}
-	b.ReportMetric(median(rate), "runs/s")
+	b.ReportMetric(median(all), "runs/s")
 	b.ReportMetric(median(bare), "bare-runs/s")
 	b.ReportMetric(median(bareDirs), "bare-dirs-runs/s")
 	b.ReportMetric(median(ratio), "of-bare")
@@ -158,31 +154,6 @@ func loop(n int, one func()) float64 {
 	return float64(n) / time.Since(begin).Seconds()
 }
 
-// asked publishes a request n times and returns how many of them were run a second, to the last stored result.
-func asked(b *testing.B, nc *nats.Conn, js jetstream.JetStream, n int, request []byte) float64 {
-	results := make(chan *nats.Msg, n)
-	sub, err := nc.ChanSubscribe("tools.reply.*.result", results)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer sub.Unsubscribe()
-	nc.Flush()
-	begin := time.Now()
-	for range n {
-		if _, err := js.PublishAsync("tools.exec.local", request, jetstream.WithStallWait(10*time.Second)); err != nil {
-			b.Fatal(err)
-		}
-	}
-	for range n {
-		select {
-		case <-results:
-		case <-time.After(20 * time.Second):
-			b.Fatal("a result is missing")
-		}
-	}
-	return float64(n) / time.Since(begin).Seconds()
-}
-
 // BenchmarkSandbox: 1,500 requests for a tool in the sandbox on 16 slots, against a loop of 16 workers over the local engine
 // alone, which makes the same sandboxes.
 func BenchmarkSandbox(b *testing.B) {
@@ -191,10 +162,6 @@ executor: {slots: 16}
 execution: {enable_sandboxing: true}
 `)
 	nc := connectTo(b, d.url)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		b.Fatal(err)
-	}
 	engine, err := local.New(local.Config{DataDir: b.TempDir(), Path: local.DefaultPath, Sandboxing: true, Sandbox: local.DefaultSandbox()}, zerolog.Nop())
 	if err != nil {
 		b.Fatal(err)
@@ -206,17 +173,17 @@ execution: {enable_sandboxing: true}
 		Starting: func() error { return nil }, Progress: func(string, string, float64) {},
 	}
 	const n = 1500
-	var rate, bare, ratio []float64
+	var all, bare, ratio []float64
 	for b.Loop() {
 		x := loop(n, func() {
 			if exit, err := engine.Run(b.Context(), job, io.Discard, io.Discard); err != nil || exit.Code != 0 {
 				b.Error(exit, err)
 			}
 		})
-		y := asked(b, nc, js, n, []byte(`{"contract":`+trueTool+`}`))
-		rate, bare, ratio = append(rate, y), append(bare, x), append(ratio, y/x)
+		y := rate(b, nc, []byte(`{"contract":`+trueTool+`}`), n)
+		all, bare, ratio = append(all, y), append(bare, x), append(ratio, y/x)
 	}
-	b.ReportMetric(median(rate), "runs/s")
+	b.ReportMetric(median(all), "runs/s")
 	b.ReportMetric(median(bare), "engine-alone-runs/s")
 	b.ReportMetric(median(ratio), "of-engine-alone")
 }

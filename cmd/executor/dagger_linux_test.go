@@ -34,7 +34,6 @@ tools:
 // it can take does not.
 func TestDaggerFallback(t *testing.T) {
 	d := daggertest.Start(t, daggertest.Options{Images: map[string]daggertest.Image{"image": daggertest.MakeImage(t, false, enginetest.Build(t))}})
-	t.Cleanup(daggertest.Clean)
 	t.Cleanup(enginetest.Clean)
 	d.Use(t)
 	s := startNATS(t)

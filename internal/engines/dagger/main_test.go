@@ -16,7 +16,6 @@ func TestMain(m *testing.M) {
 	daggertest.CLIMain()
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		enginetest.Clean()
-		daggertest.Clean()
 		os.Exit(code)
 	}))
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/praxis-sdk/executor/internal/engines"
 )
 
 // Main is the program in the container. It does not return.
@@ -48,7 +50,7 @@ func start(out *frames) (End, error) {
 	if err != nil {
 		return End{}, fmt.Errorf("command: %w", err)
 	}
-	stdin, err := input(plan.Stdin)
+	stdin, err := engines.StdinFile(plan.Stdin)
 	if err != nil {
 		return End{}, fmt.Errorf("make its stdin: %w", err)
 	}
@@ -153,26 +155,6 @@ func executable(file string) error {
 		return fmt.Errorf("%s is not executable for the user of the tool", file)
 	}
 	return nil
-}
-
-// input holds the tool's stdin in memory: a pipe would need somebody to feed it.
-func input(text []byte) (*os.File, error) {
-	if len(text) == 0 {
-		return os.Open(os.DevNull)
-	}
-	fd, err := unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "stdin")
-	if _, err = f.Write(text); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // frames writes lines, each whole, for both streams.

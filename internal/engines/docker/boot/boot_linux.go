@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/praxis-sdk/executor/internal/engines"
 )
 
 // Invoked reports whether this process is the first one of a container. The program asks first thing and calls Main if so.
@@ -137,7 +139,7 @@ func (b *boot) prepare() *Refusal {
 		}
 	}
 	var err error
-	if b.stdin, err = inputFile(q.Stdin); err != nil {
+	if b.stdin, err = engines.StdinFile(q.Stdin); err != nil {
 		return &Refusal{Message: fmt.Sprintf("keep the stdin of the tool: %s", err)}
 	}
 	if q.ArgsFile != "" {
@@ -179,22 +181,6 @@ func enter(dir string) *Refusal {
 		return &Refusal{Message: fmt.Sprintf("cwd: the user of the tool may not enter %s", dir)}
 	}
 	return nil
-}
-
-// inputFile holds the tool's stdin in memory.
-func inputFile(stdin []byte) (*os.File, error) {
-	if len(stdin) == 0 {
-		return os.Open(os.DevNull)
-	}
-	fd, err := unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "stdin")
-	if _, err = f.Write(stdin); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	return f, err
 }
 
 // lookUp finds a program as the tool would: a name in the PATH it gets; a path as it is.

@@ -42,6 +42,9 @@ type anchor struct {
 	image   string // its name
 }
 
+// initImage is the repository of the images that hold this program.
+const initImage = "executor-init"
+
 func newAnchor(d *daemon, config Config, name string, labels map[string]string, graves *graves) *anchor {
 	return &anchor{daemon: d, config: config, name: name, labels: labels, graves: graves, making: make(chan struct{}, 1)}
 }
@@ -111,7 +114,7 @@ func (a *anchor) load(ctx context.Context) (string, error) {
 		return "", contracts.Errorf(contracts.EngineUnavailable, "%s cannot start in containers: %s; build it with CGO_ENABLED=0 for Linux, or set execution.docker.program to one that is", file, err)
 	}
 	sum := sha256.Sum256(text)
-	name := "executor-init:" + hex.EncodeToString(sum[:8])
+	name := initImage + ":" + hex.EncodeToString(sum[:8])
 	bounded, cancel := a.daemon.bounded(ctx)
 	defer cancel()
 	if _, err := a.daemon.ImageInspect(bounded, name); err == nil {

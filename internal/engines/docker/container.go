@@ -25,6 +25,8 @@ import (
 type box struct {
 	daemon  *daemon
 	graves  *graves
+	held    *names
+	name    string
 	id      string
 	streams types.HijackedResponse
 	frames  chan frame
@@ -67,11 +69,12 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 	config, host := p.config, p.host
 	config.Labels = labels
 	host.VolumesFrom = []string{anchor + ":ro"}
-	b := &box{daemon: e.daemon, graves: e.graves, frames: make(chan frame, 4), over: make(chan struct{}), created: time.Now()}
+	b := &box{daemon: e.daemon, graves: e.graves, held: e.held, name: fmt.Sprintf("%s-%d", e.name, e.number.Add(1)), frames: make(chan frame, 4), over: make(chan struct{}), created: time.Now()}
 	b.stdout, b.stderr = &splitter{box: b}, &splitter{box: b}
-	name := fmt.Sprintf("%s-%d", e.name, e.number.Add(1))
-	b.id, err = e.make(ctx, &config, &host, name)
+	e.held.hold(b.name) // before it is there: the reaper may look at any moment
+	b.id, err = e.make(ctx, &config, &host, b.name)
 	if err != nil {
+		e.held.release(b.name)
 		if cerrdefs.IsNotFound(err) && strings.Contains(err.Error(), anchor) {
 			e.anchor.lost(anchor)
 			return nil, true, e.daemon.unavailable("make the container", err)
@@ -81,6 +84,7 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 	b.create = time.Since(b.created)
 	begun := time.Now()
 	if b.streams, err = e.daemon.attach(ctx, b.id); err != nil {
+		e.held.release(b.name)
 		e.graves.bury(b.id, false)
 		return nil, false, e.daemon.unavailable("attach to the container", err)
 	}
@@ -183,6 +187,7 @@ func (b *box) command(one byte) {
 // discard ends a container that is of no use any more.
 func (b *box) discard() {
 	b.streams.Close() // the first process ends all of it
+	b.held.release(b.name)
 	b.graves.bury(b.id, false)
 }
 
@@ -350,5 +355,6 @@ func (e *Engine) labels(role string, deadline time.Time) map[string]string {
 func (b *box) leave() {
 	b.command(boot.Bye)
 	b.streams.Close()
+	b.held.release(b.name)
 	b.graves.bury(b.id, true)
 }

@@ -56,6 +56,7 @@ type Engine struct {
 	anchor *anchor
 	warm   *warm
 	number atomic.Int64 // of containers
+	held   *names
 
 	caching sync.Mutex
 
@@ -74,7 +75,7 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	}
 	random := make([]byte, 6)
 	rand.Read(random)
-	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d}
+	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d, held: &names{}}
 	e.images = newImages(d, config)
 	e.graves = newGraves(d, log)
 	e.anchor = newAnchor(d, config, e.name, e.labels(roleAnchor, time.Time{}), e.graves)

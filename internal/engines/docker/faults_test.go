@@ -375,8 +375,8 @@ func TestReaper(t *testing.T) {
 	was := abandoned
 	abandoned = 0
 	defer func() { abandoned = was }()
-	create := func(labels map[string]string) string {
-		c, err := world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", "block"}, Labels: labels}, &container.HostConfig{NetworkMode: "none"}, nil, nil, "")
+	createAs := func(name string, labels map[string]string) string {
+		c, err := world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", "block"}, Labels: labels}, &container.HostConfig{NetworkMode: "none"}, nil, nil, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -384,6 +384,15 @@ func TestReaper(t *testing.T) {
 			world.api.ContainerRemove(context.Background(), c.ID, container.RemoveOptions{Force: true})
 		})
 		return c.ID
+	}
+	number := 0
+	create := func(labels map[string]string) string {
+		name := ""
+		if owner := labels[labelOwner]; owner != "" {
+			number++
+			name = fmt.Sprintf("%s-t%d", owner, number)
+		}
+		return createAs(name, labels)
 	}
 	start := func(id string) string {
 		if err := world.api.ContainerStart(t.Context(), id, container.StartOptions{}); err != nil {
@@ -415,7 +424,16 @@ func TestReaper(t *testing.T) {
 		"with half of it":      create(map[string]string{labelManaged: "true"}),
 		"without any":          create(nil),
 		"somebody else's tool": start(create(map[string]string{"com.example": "x"})),
+		// Its executor lives, and knows better; perhaps it is only its clock that is another.
+		"running, long after its time, of a living executor": start(create(of("executor-test-alive", roleRun, time.Now().Add(-time.Minute)))),
+		// Labels go on to what is made of a container: docker commit, and a container of that.
+		"made of an image of ours": start(createAs("", of("executor-test-dead", roleRun, time.Now().Add(-time.Minute)))),
 	}
+	const theirs = "executor-test-theirs:latest"
+	if err := importImage(t.Context(), world.api, theirs, map[string][]byte{"file": nil}, "LABEL "+labelManaged+"=true"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeImages(world.api, theirs) })
 	if err := e.reap(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -429,5 +447,31 @@ func TestReaper(t *testing.T) {
 		if !exists(id) {
 			t.Errorf("it was removed: %s", what)
 		}
+	}
+	if _, err := world.api.ImageInspect(t.Context(), theirs); err != nil {
+		t.Errorf("an image that has our label and not our name was removed: %s", err)
+	}
+}
+
+// The reaper leaves alone what its own engine uses, whatever the label of a deadline says.
+func TestReaperLeavesRuns(t *testing.T) {
+	toolIn(t)
+	e := newEngine(t, func(c *Config) { c.Warm.MaxAge = -time.Hour }) // so the deadline has passed
+	j := with(func(s *contracts.DockerSpec) { s.Timeout = contracts.Duration(time.Second) }, "out:x", "sleep:500ms")
+	j.Starting = func() error {
+		err := e.reap(t.Context())
+		e.graves.wait()
+		return err
+	}
+	if got := run(t, e, j); got != "x" {
+		t.Error(got)
+	}
+}
+
+// Contracts with different timeouts have no containers in common: those carry the time at which they are overdue.
+func TestKindsByTimeout(t *testing.T) {
+	short, long := &plan{timeout: time.Second}, &plan{timeout: time.Hour}
+	if short.key() == long.key() {
+		t.Error("containers with different timeouts are of the same kind")
 	}
 }

@@ -48,9 +48,9 @@ type plan struct {
 	timeout time.Duration
 }
 
-// key is the same for the same container.
+// key is the same for the same container. The timeout is part of it: by that a container that was made ahead is known to be overdue.
 func (p *plan) key() string {
-	text, err := json.Marshal([]any{p.config, p.host, p.mounts, p.links})
+	text, err := json.Marshal([]any{p.config, p.host, p.mounts, p.links, p.timeout})
 	if err != nil {
 		return "" // of no kind: never ahead
 	}

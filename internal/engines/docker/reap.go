@@ -3,6 +3,8 @@ package docker
 import (
 	"context"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -36,6 +38,25 @@ func (e *Engine) keepOrder(ctx context.Context) {
 	}
 }
 
+// names are those of the containers that an engine knows of: runs, those that wait for one, and the anchor.
+type names struct{ all sync.Map }
+
+func (n *names) hold(name string)     { n.all.Store(name, true) }
+func (n *names) release(name string)  { n.all.Delete(name) }
+func (n *names) has(name string) bool { _, is := n.all.Load(name); return is }
+
+// nameOf is the name of a container that an engine made, whose names begin with its own; "" for all others. Labels alone do not say
+// who made one: a container of an image that somebody made of ours (docker commit) has them too.
+func nameOf(c container.Summary) string {
+	owner := c.Labels[labelOwner]
+	for _, name := range c.Names { // others are those of links
+		if name := strings.TrimPrefix(name, "/"); owner != "" && strings.HasPrefix(name, owner+"-") {
+			return name
+		}
+	}
+	return ""
+}
+
 // reap removes what dead executors left. What has not our label is not even looked at.
 func (e *Engine) reap(ctx context.Context) error {
 	if _, err := e.daemon.look(ctx, true); err != nil { // first, because it settles which version of the API is spoken
@@ -50,18 +71,23 @@ func (e *Engine) reap(ctx context.Context) error {
 	}
 	alive := map[string]bool{e.name: true}
 	for _, c := range list {
-		if c.Labels[labelRole] == roleAnchor && c.State == container.StateRunning {
+		if nameOf(c) != "" && c.Labels[labelRole] == roleAnchor && c.State == container.StateRunning {
 			alive[c.Labels[labelOwner]] = true
 		}
 	}
 	now := time.Now()
 	for _, c := range list {
-		owner := c.Labels[labelOwner]
-		if owner == "" {
+		owner, name := c.Labels[labelOwner], nameOf(c)
+		if name == "" {
 			continue // somebody else's, who uses the same label
 		}
+		if e.held.has(name) {
+			continue // in use, whatever its labels say
+		}
 		deadline, _ := strconv.ParseInt(c.Labels[labelDeadline], 10, 64)
-		late := deadline > 0 && now.After(time.Unix(deadline, 0))
+		// One that is overdue is left to its executor while that lives, whose clock may be another: it knows which ones it uses, and removes
+		// the rest itself.
+		late := deadline > 0 && now.After(time.Unix(deadline, 0)) && (owner == e.name || !alive[owner])
 		old := now.Sub(time.Unix(c.Created, 0)) > abandoned
 		over := c.State != container.StateRunning && c.State != container.StatePaused
 		// An executor has its anchor before it makes anything else.
@@ -81,8 +107,10 @@ func (e *Engine) reapImages(ctx context.Context, ours filters.Args, now time.Tim
 		return err
 	}
 	for _, i := range list {
-		if now.Sub(time.Unix(i.Created, 0)) > abandoned {
-			_, _ = e.daemon.ImageRemove(ctx, i.ID, imageapi.RemoveOptions{}) // fails where a container uses it
+		for _, name := range i.RepoTags { // by name: what somebody else made of ours has the label too
+			if strings.HasPrefix(name, initImage+":") && now.Sub(time.Unix(i.Created, 0)) > abandoned {
+				_, _ = e.daemon.ImageRemove(ctx, name, imageapi.RemoveOptions{}) // fails where a container uses it
+			}
 		}
 	}
 	return nil

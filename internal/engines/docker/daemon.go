@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/docker/client"
+	"github.com/docker/go-connections/tlsconfig"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
@@ -41,9 +43,9 @@ type daemon struct {
 func connect(config Config) (*daemon, error) {
 	options := []client.Opt{client.WithAPIVersionNegotiation(), client.WithUserAgent("praxis-executor")}
 	host := config.Host
+	files := tlsFiles(config)
 	if host == "" {
 		host = os.Getenv(client.EnvOverrideHost)
-		options = append(options, client.WithTLSClientConfigFromEnv())
 	}
 	if host == "" {
 		host = "unix://" + defaultSocket
@@ -54,6 +56,7 @@ func connect(config Config) (*daemon, error) {
 	}
 	d := &daemon{host: host, local: where.Scheme == "unix", timeout: config.CallTimeout}
 	dial := (&net.Dialer{Timeout: config.CallTimeout, KeepAlive: 15 * time.Second}).DialContext
+	var over func(context.Context, net.Conn, string) (net.Conn, error) // what is spoken over a connection; nil: that is as it is
 	switch where.Scheme {
 	case "ssh":
 		helper, err := connhelper.GetConnectionHelper(host)
@@ -63,7 +66,22 @@ func connect(config Config) (*daemon, error) {
 		options = append(options, client.WithHost(helper.Host), client.WithHTTPClient(&http.Client{Transport: &http.Transport{}}))
 		dial = helper.Dialer
 	case "tcp", "unix":
-		options = append(options, client.WithHost(host))
+		transport := &http.Transport{}
+		options = append(options, client.WithHTTPClient(&http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}), client.WithHost(host))
+		if where.Scheme == "tcp" && files != nil {
+			secure, err := tlsconfig.Client(*files)
+			if err != nil {
+				return nil, fmt.Errorf("the files for TLS with the daemon: %w", err)
+			}
+			over = func(ctx context.Context, conn net.Conn, address string) (net.Conn, error) {
+				return encrypt(ctx, conn, address, secure, config.CallTimeout)
+			}
+			// The client thinks that it speaks in the clear: of a transport that has TLS itself it does not use the dialer for an attach.
+			options = append(options, client.WithScheme("http"), func(*client.Client) error {
+				transport.Proxy = nil // which would get what is for the daemon alone
+				return nil
+			})
+		}
 		if where.Scheme == "unix" {
 			dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{Timeout: config.CallTimeout}).DialContext(ctx, "unix", where.Path)
@@ -72,21 +90,56 @@ func connect(config Config) (*daemon, error) {
 	default:
 		return nil, fmt.Errorf("the address of the daemon, %q, begins with none of unix://, tcp:// and ssh://", host)
 	}
-	if config.Cert != "" || config.CA != "" {
-		options = append(options, client.WithTLSClientConfig(config.CA, config.Cert, config.Key))
-	}
-	// What is dialled for an attach is known to it, which can so end one that hangs.
+	// What is dialled for an attach is known to it, which can so end one that hangs, also in the handshake of TLS.
 	options = append(options, client.WithDialContext(func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if note, is := ctx.Value(dialledKey{}).(*dialled); is && err == nil {
 			note.set(conn)
 		}
-		return conn, err
+		if err != nil || over == nil {
+			return conn, err
+		}
+		return over(ctx, conn, address)
 	}))
 	if d.Client, err = client.NewClientWithOpts(options...); err != nil {
 		return nil, fmt.Errorf("the client of the daemon: %w", err)
 	}
 	return d, nil
+}
+
+// tlsFiles are those for TLS with the daemon, from the configuration, else, where that names no daemon, from the environment; nil where
+// there are none.
+func tlsFiles(config Config) *tlsconfig.Options {
+	if config.Cert != "" || config.CA != "" {
+		return &tlsconfig.Options{CAFile: config.CA, CertFile: config.Cert, KeyFile: config.Key, ExclusiveRootPools: true}
+	}
+	dir := os.Getenv(client.EnvOverrideCertPath)
+	if config.Host != "" || dir == "" {
+		return nil
+	}
+	return &tlsconfig.Options{
+		CAFile: filepath.Join(dir, "ca.pem"), CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem"),
+		InsecureSkipVerify: os.Getenv(client.EnvTLSVerify) == "", // as for the docker command
+	}
+}
+
+// encrypt makes a connection one with TLS. A daemon that does not answer to that holds up nobody.
+func encrypt(ctx context.Context, conn net.Conn, address string, config *tls.Config, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errSlow)
+	defer cancel()
+	config = config.Clone()
+	if name, _, err := net.SplitHostPort(address); err == nil && config.ServerName == "" {
+		config.ServerName = name
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	return secure, nil
 }
 
 type dialledKey struct{}

@@ -3,6 +3,7 @@ package docker
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,8 @@ import (
 
 // link stands between an engine and the daemon. It can hang and break.
 type link struct {
-	path string
+	host   string
+	change func(*Config) // what an engine needs to go through it
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -35,11 +37,32 @@ type link struct {
 
 func newLink(t *testing.T) *link {
 	t.Helper()
-	l := &link{path: filepath.Join(t.TempDir(), "docker.sock"), conns: map[net.Conn]bool{}}
-	listener, err := net.Listen("unix", l.path)
+	path := filepath.Join(t.TempDir(), "docker.sock")
+	listener, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newLinkAt(t, listener, "unix://"+path, func(*Config) {})
+}
+
+// newSecureLink makes one that is reached by tcp and TLS.
+func newSecureLink(t *testing.T) *link {
+	t.Helper()
+	files := certificates(t)
+	pair, err := tls.LoadX509KeyPair(files["cert"], files["key"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newLinkAt(t, listener, "tcp://"+listener.Addr().String(), func(c *Config) { c.CA, c.Cert, c.Key = files["ca"], files["cert"], files["key"] })
+}
+
+func newLinkAt(t *testing.T, listener net.Listener, host string, change func(*Config)) *link {
+	t.Helper()
+	l := &link{host: host, change: change, conns: map[net.Conn]bool{}}
 	var work sync.WaitGroup
 	work.Go(func() {
 		for {
@@ -67,6 +90,7 @@ func newLink(t *testing.T) *link {
 }
 
 func (l *link) carry(conn net.Conn) {
+	l.wait() // where TLS is spoken, its handshake hangs as well
 	far, err := net.Dial("unix", strings.TrimPrefix(world.api.DaemonHost(), "unix://"))
 	if err != nil {
 		conn.Close()
@@ -90,7 +114,7 @@ func (l *link) carry(conn net.Conn) {
 				break
 			}
 		}
-		if half, is := to.(*net.UnixConn); is {
+		if half, is := to.(interface{ CloseWrite() error }); is {
 			half.CloseWrite()
 		}
 	}
@@ -150,8 +174,8 @@ func (l *link) stop(stopped bool) {
 
 // through makes an engine whose daemon is behind the link, and does not wait long.
 func through(t *testing.T, l *link, change ...func(*Config)) *Engine {
-	return newEngine(t, append(change, func(c *Config) {
-		c.Host, c.CallTimeout = "unix://"+l.path, 2*time.Second
+	return newEngine(t, append(change, l.change, func(c *Config) {
+		c.Host, c.CallTimeout = l.host, 2*time.Second
 	})...)
 }
 
@@ -173,7 +197,12 @@ func unavailable(t *testing.T, err error, says string) {
 
 func TestDaemonHangs(t *testing.T) {
 	toolIn(t)
-	l := newLink(t)
+	t.Run("at a socket", func(t *testing.T) { daemonHangs(t, newLink(t)) })
+	t.Run("behind TLS", func(t *testing.T) { daemonHangs(t, newSecureLink(t)) })
+}
+
+func daemonHangs(t *testing.T, l *link) {
+	t.Helper()
 	e := through(t, l, func(c *Config) { c.Warm = Warm{Each: 2, Total: 4, MaxAge: time.Minute} })
 	run(t, e, tool("out:x"))
 	awaitWarm(t, e)

@@ -435,20 +435,25 @@ func (c Config) DaggerEngine(dataDir string) dagger.Config {
 	return config
 }
 
-// LocalEngine is the part that the local engine takes.
-func (c Config) LocalEngine(dataDir string) local.Config {
-	box := c.Execution.Local.Sandbox
+// secrets are files and directories that no tool sees.
+func (c Config) secrets(dataDir string) []string {
 	secrets := append([]string{dataDir}, c.Secrets...)
-	for _, file := range []string{c.NATS.Creds, c.NATS.NKey, c.NATS.TLS.Key} {
+	for _, file := range []string{c.NATS.Creds, c.NATS.NKey, c.NATS.TLS.Key, c.Execution.Docker.TLS.Key, c.Execution.Docker.Credentials} {
 		if file != "" {
 			secrets = append(secrets, file)
 		}
 	}
+	return secrets
+}
+
+// LocalEngine is the part that the local engine takes.
+func (c Config) LocalEngine(dataDir string) local.Config {
+	box := c.Execution.Local.Sandbox
 	return local.Config{
 		DataDir: dataDir, Path: c.Execution.Local.Path, Env: c.Execution.Local.Env, KillGrace: time.Duration(c.Execution.Local.KillGrace),
 		Commands: c.Policy.Local.Commands, Sandboxing: c.Execution.EnableSandboxing, KeepFiles: !c.Execution.CleanupTempFiles,
 		Sandbox: local.Sandbox{
-			Mode: box.Mode, MinTier: box.MinTier, Paths: box.Paths, MountRoots: c.Policy.Mounts, Secrets: secrets, User: box.User,
+			Mode: box.Mode, MinTier: box.MinTier, Paths: box.Paths, MountRoots: c.Policy.Mounts, Secrets: c.secrets(dataDir), User: box.User,
 			WorkSize: int64(box.WorkSize), TempSize: int64(box.TmpSize), SharedSize: int64(box.ShmSize), FileSize: int64(box.FileSize), OpenFiles: int64(box.OpenFiles),
 			PidsLimit: box.PidsLimit, MemoryLimit: int64(box.Memory),
 		},
@@ -456,13 +461,13 @@ func (c Config) LocalEngine(dataDir string) local.Config {
 }
 
 // DockerEngine is the part that the Docker engine takes.
-func (c Config) DockerEngine() docker.Config {
+func (c Config) DockerEngine(dataDir string) docker.Config {
 	d := c.Execution.Docker
 	return docker.Config{
 		Host: d.Host, CA: d.TLS.CA, Cert: d.TLS.Cert, Key: d.TLS.Key, Runtime: d.Runtime, Program: d.Program,
 		User: d.User, Network: d.Network, ReadOnly: d.ReadOnly, Memory: int64(d.ResourceLimits.Memory), CPU: int64(d.ResourceLimits.CPU), Pids: d.Pids,
 		HomeSize: int64(d.HomeSize), TempSize: int64(d.TmpSize), SharedSize: int64(d.ShmSize), Env: d.Env,
-		Images: c.Policy.Images, MountRoots: c.Policy.Mounts, DockerSocket: c.Policy.DockerSocket, Root: c.Policy.Root, GPUs: c.Policy.GPUs,
+		Images: c.Policy.Images, MountRoots: c.Policy.Mounts, Secrets: c.secrets(dataDir), DockerSocket: c.Policy.DockerSocket, Root: c.Policy.Root, GPUs: c.Policy.GPUs,
 		Pull: d.Pull, PrePull: d.PrePull, CredentialsDir: d.Credentials,
 		KillGrace: time.Duration(d.KillGrace), CallTimeout: time.Duration(d.CallTimeout), PullTimeout: time.Duration(d.PullTimeout),
 		Warm: docker.Warm{Each: d.Warm.Each, Total: d.Warm.Total, Memory: int64(d.Warm.Memory), MaxAge: time.Duration(d.Warm.MaxAge)},

@@ -41,7 +41,7 @@ var engineTable = []engineEntry{
 		}},
 	{contracts.EngineDocker, func(c configs.Config) bool { return c.Execution.Docker.Enabled },
 		func(c configs.Config, _ string, log zerolog.Logger) (engines.Engine, error) {
-			return docker.New(c.DockerEngine(), log)
+			return docker.New(c.DockerEngine(dataDir), log)
 		}},
 	{contracts.EngineDagger, func(c configs.Config) bool { return c.Execution.Dagger.Enabled },
 		func(c configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error) {

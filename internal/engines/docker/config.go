@@ -34,6 +34,8 @@ type Config struct {
 	Images []string
 	// MountRoots are where contracts may have mounts (policy.mounts).
 	MountRoots []string
+	// Secrets are files and directories of which no mount shows anything, beside the credentials that this configuration names.
+	Secrets []string
 	// DockerSocket, Root and GPUs allow what they are called (policy).
 	DockerSocket, Root, GPUs bool
 

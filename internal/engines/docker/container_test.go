@@ -324,6 +324,23 @@ func TestMounts(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("secrets", func(t *testing.T) {
+		os.MkdirAll(root+"/rw/own/deep", 0o777)
+		os.WriteFile(root+"/rw/own/deep/key", nil, 0o644)
+		os.Symlink(root+"/rw/own", root+"/rw/link")
+		e := newEngine(t, func(c *Config) {
+			c.MountRoots, c.Secrets, c.CredentialsDir = []string{root + ":rw"}, []string{root + "/rw/link", root + "/nowhere"}, root+"/other"
+		})
+		for mounts, says := range map[string]string{
+			`{./rw/own: /m}`: "is the executor's own", `{./rw/link: /m}`: "is the executor's own", `{./rw/own/deep: /m}`: "lies in what is", `{./rw/own/deep/key: /m}`: "lies in what is",
+			`{./rw: /m}`: "holds what is the executor's own", `{.: "/m:rw"}`: "holds what is the executor's own", `{./other: /m}`: "is the executor's own",
+		} {
+			refusedWith(t, e, mounting(mounts, "out:x"), contracts.PolicyDenied, says)
+		}
+		if got := run(t, e, mounting(`{./ro: /m}`, "read:/m/file")); got != "of ro" { // beside them
+			t.Errorf("it read %q", got)
+		}
+	})
 	t.Run("not allowed", func(t *testing.T) {
 		for _, mounts := range []string{`{./other: /m}`, `{./ro: "/m:rw"}`, `{/: /m}`, `{/var/run/docker.sock: /s}`, `{./nowhere: /m}`, `{./ro/../other: /m}`} {
 			refusedWith(t, e, mounting(mounts, "out:x"), contracts.PolicyDenied, "mount")

@@ -3,6 +3,7 @@ package docker
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	cliconfig "github.com/docker/cli/cli/config"
 	"github.com/docker/docker/api/types/registry"
@@ -10,6 +11,19 @@ import (
 
 // hub is the name under which the docker command keeps the credentials of Docker Hub.
 const hub = "https://index.docker.io/v1/"
+
+// secretsOf are the files and directories that no tool sees: those that the operator names, and the credentials of the engine itself, from
+// the environment and the docker command too.
+func secretsOf(config Config) []string {
+	list := slices.Clone(config.Secrets)
+	if files := tlsFiles(config); files != nil && files.KeyFile != "" {
+		list = append(list, files.KeyFile)
+	}
+	if config.CredentialsDir != "" {
+		return append(list, config.CredentialsDir)
+	}
+	return append(list, filepath.Join(cliconfig.Dir(), cliconfig.ConfigFileName))
+}
 
 // lookUpCredentials reads those of a registry from the docker command's configuration, by its credential helper where one is
 // set. None is no error.

@@ -58,6 +58,8 @@ type Engine struct {
 	number atomic.Int64 // of containers
 	held   *names
 
+	secrets []string // of which no mount shows anything
+
 	caching sync.Mutex
 
 	background context.Context
@@ -75,7 +77,7 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	}
 	random := make([]byte, 6)
 	rand.Read(random)
-	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d, held: &names{}}
+	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d, held: &names{}, secrets: secretsOf(config)}
 	e.images = newImages(d, config)
 	e.graves = newGraves(d, log)
 	e.anchor = newAnchor(d, config, e.name, e.labels(roleAnchor, time.Time{}), e.graves)

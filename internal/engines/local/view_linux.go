@@ -46,7 +46,7 @@ func systemView(config Sandbox, root string, user int) *view {
 			continue // a name that is no pattern, and is not there
 		}
 		for _, path := range paths {
-			if hiding(config.Secrets, path) == "" {
+			if engines.WithinSecret(config.Secrets, path) == "" {
 				v.showSystem(path)
 			}
 		}
@@ -177,8 +177,8 @@ func showable(c *contracts.Contract, dir, resolved string, roots, secrets []stri
 	if slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/") || strings.HasPrefix(dir, sandbox.Home+"/") && strings.HasPrefix(dir, sandbox.ArgsFile) {
 		return contracts.Errorf(contracts.SpawnFailed, "the directory %s of the contract cannot be shown to a tool in a sandbox, where %s is another one; keep tools in a directory of their own", dir, dir)
 	}
-	if secret := hiding(secrets, dir); secret != "" {
-		return secretError("the directory "+dir+" of the contract", secret)
+	if secret := engines.WithinSecret(secrets, dir); secret != "" {
+		return engines.SecretError("the directory "+dir+" of the contract", secret)
 	}
 	if c.File != "" { // the operator's own
 		return nil
@@ -194,8 +194,8 @@ func (v *view) mountSource(c *contracts.Contract, m contracts.Mount, roots, secr
 	if source, writable, err = engines.MountSource(c, m, roots); err != nil {
 		return "", false, err
 	}
-	if secret := hiding(secrets, source); secret != "" {
-		return "", false, secretError("mounts: "+m.Source, secret)
+	if secret := engines.WithinSecret(secrets, source); secret != "" {
+		return "", false, engines.SecretError("mounts: "+m.Source, secret)
 	}
 	for _, taken := range reserved {
 		if m.Target == taken && taken != sandbox.Temp {

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
@@ -277,6 +279,27 @@ func many(script ...string) (all []string) {
 	return all
 }
 
+// A tool may leave its streams full, and as ones that do not wait (O_NONBLOCK): how it ended arrives all the same.
+func TestEndBehindFullStreams(t *testing.T) {
+	toolIn(t)
+	e := newEngine(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	opened := time.Now().Add(3 * time.Second)
+	slow := writer(func(p []byte) (int, error) {
+		time.Sleep(time.Until(opened))
+		return len(p), nil
+	})
+	exit, err := e.Run(ctx, tool("choke", "exit:7"), slow, slow)
+	if err != nil || exit.Code != 7 {
+		t.Errorf("%+v, %v; exit code 7 is right", exit, err)
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
 func TestMounts(t *testing.T) {
 	toolIn(t)
 	root, err := filepath.EvalSymlinks(t.TempDir())
@@ -333,7 +356,7 @@ func TestMounts(t *testing.T) {
 		})
 		for mounts, says := range map[string]string{
 			`{./rw/own: /m}`: "is the executor's own", `{./rw/link: /m}`: "is the executor's own", `{./rw/own/deep: /m}`: "lies in what is", `{./rw/own/deep/key: /m}`: "lies in what is",
-			`{./rw: /m}`: "holds what is the executor's own", `{.: "/m:rw"}`: "holds what is the executor's own", `{./other: /m}`: "is the executor's own",
+			`{./rw: /m}`: "holds what is the executor's own", `{./: "/m:rw"}`: "holds what is the executor's own", `{./other: /m}`: "is the executor's own",
 		} {
 			refusedWith(t, e, mounting(mounts, "out:x"), contracts.PolicyDenied, says)
 		}

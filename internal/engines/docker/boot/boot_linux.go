@@ -54,6 +54,11 @@ func Main() {
 		os.Exit(0) // it is not to be started
 	}
 	end := b.run()
+	// The tool may have left the streams, which are the same ones, such that a write fails where there is no room for it. What says how it
+	// ended has to wait for that. Nobody is left who could change it again.
+	for _, stream := range []int{1, 2} {
+		_ = unix.SetNonblock(stream, false) // fails where a stream is closed, which its write tells too
+	}
 	b.answer(os.Stderr, Ended, nil)
 	b.answer(os.Stdout, Ended, end.Encode())
 	// The daemon gives up on output that is not read soon after this process has ended: it has to have arrived before.

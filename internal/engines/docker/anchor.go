@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types"
@@ -33,20 +34,30 @@ type anchor struct {
 	labels map[string]string
 	graves *graves
 
-	making chan struct{} // one at a time
-	number int
+	held       *names
+	background context.Context // ends with the engine
+	number     int
 
 	mu      sync.Mutex
 	id      string // "": there is none
+	called  string // its name
 	streams types.HijackedResponse
-	image   string // its name
+	image   string  // its name
+	making  *making // nil: none is being made
+}
+
+// making is an anchor that is being made, which those wait for that need one.
+type making struct {
+	done chan struct{} // closed: the rest is set
+	id   string
+	err  error
 }
 
 // initImage is the repository of the images that hold this program.
 const initImage = "executor-init"
 
-func newAnchor(d *daemon, config Config, name string, labels map[string]string, graves *graves) *anchor {
-	return &anchor{daemon: d, config: config, name: name, labels: labels, graves: graves, making: make(chan struct{}, 1)}
+func newAnchor(background context.Context, d *daemon, config Config, name string, labels map[string]string, graves *graves, held *names) *anchor {
+	return &anchor{background: background, daemon: d, config: config, name: name, labels: labels, graves: graves, held: held}
 }
 
 func (a *anchor) current() string {
@@ -55,46 +66,66 @@ func (a *anchor) current() string {
 	return a.id
 }
 
-// lost forgets an anchor that is not there any more.
+// lost forgets an anchor that is not there any more. The reaper removes it if it is.
 func (a *anchor) lost(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.id == id && id != "" {
 		a.id = ""
 		a.streams.Close()
+		a.held.release(a.called)
 	}
 }
 
-// get returns the id of the anchor, which it makes where there is none.
+// get returns the id of the anchor. Where there is none, one is made for all who ask, and goes on being made when they do not wait any
+// longer: it takes its time to bring this program to a daemon far away, more than a look at whether the engine is well may take.
 func (a *anchor) get(ctx context.Context) (string, error) {
-	if id := a.current(); id != "" {
-		return id, nil
+	a.mu.Lock()
+	if a.id != "" {
+		defer a.mu.Unlock()
+		return a.id, nil
 	}
+	m := a.making
+	if m == nil {
+		if err := a.background.Err(); err != nil {
+			a.mu.Unlock()
+			return "", err
+		}
+		m = &making{done: make(chan struct{})}
+		a.making = m
+		a.graves.work.Go(func() { a.make(m) })
+	}
+	a.mu.Unlock()
 	select {
-	case a.making <- struct{}{}:
-		defer func() { <-a.making }()
+	case <-m.done:
+		return m.id, m.err
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
-	if id := a.current(); id != "" {
-		return id, nil
-	}
-	name, err := a.load(ctx)
-	if err != nil {
-		return "", err
-	}
-	id, streams, err := a.start(ctx, name)
-	if err != nil {
-		return "", a.daemon.unavailable("start the container that holds this program", err)
+}
+
+// make makes an anchor.
+func (a *anchor) make(m *making) {
+	var name, called string
+	var streams types.HijackedResponse
+	if name, m.err = a.load(a.background); m.err == nil {
+		var err error
+		if m.id, called, streams, err = a.start(a.background, name); err != nil {
+			m.err = a.daemon.unavailable("start the container that holds this program", err)
+		}
 	}
 	a.mu.Lock()
-	a.id, a.streams, a.image = id, streams, name
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	a.making = nil
+	close(m.done)
+	if m.err != nil {
+		return
+	}
+	a.id, a.called, a.streams, a.image = m.id, called, streams, name
 	go func() { // ends with the connection
 		_, _ = io.Copy(io.Discard, streams.Reader)
-		a.lost(id)
+		a.lost(m.id)
 	}()
-	return id, nil
 }
 
 // load sees to it that there is an image that holds this program, and returns its name.
@@ -126,16 +157,41 @@ func (a *anchor) load(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", contracts.Errorf(contracts.EngineUnavailable, "pack this program: %s", err)
 	}
-	answer, err := a.daemon.ImageImport(bounded, imageapi.ImportSource{Source: archive, SourceName: "-"}, name, imageapi.ImportOptions{Changes: []string{"LABEL " + labelManaged + "=true"}})
-	if err == nil {
-		_, err = io.Copy(io.Discard, answer)
-		answer.Close()
-	}
-	if err != nil {
+	if err := a.send(ctx, name, archive); err != nil {
 		return "", a.daemon.unavailable("import the image that holds this program", err)
 	}
 	return name, nil
 }
+
+// send imports an image. That may take as long as a pull, as long as it gets on.
+func (a *anchor) send(ctx context.Context, name string, archive io.Reader) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, a.config.PullTimeout, errSlow)
+	defer cancel()
+	ctx, stall := context.WithCancelCause(ctx)
+	defer stall(nil)
+	timer := time.AfterFunc(a.daemon.timeout, func() { stall(errSlow) })
+	defer timer.Stop()
+	source := reader(func(p []byte) (int, error) {
+		timer.Reset(a.daemon.timeout)
+		return archive.Read(p)
+	})
+	answer, err := a.daemon.ImageImport(ctx, imageapi.ImportSource{Source: source, SourceName: "-"}, name, imageapi.ImportOptions{Changes: []string{"LABEL " + labelManaged + "=true"}})
+	if err == nil {
+		_, err = io.Copy(io.Discard, reader(func(p []byte) (int, error) {
+			timer.Reset(a.daemon.timeout)
+			return answer.Read(p)
+		}))
+		answer.Close()
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+type reader func([]byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }
 
 // static reports an error where a program needs more than itself.
 func static(program io.ReaderAt) error {
@@ -167,11 +223,18 @@ func archiveOf(program []byte) (io.Reader, error) {
 	return &b, err
 }
 
-func (a *anchor) start(ctx context.Context, imageName string) (id string, streams types.HijackedResponse, err error) {
+func (a *anchor) start(ctx context.Context, imageName string) (id, name string, streams types.HijackedResponse, err error) {
 	pids := int64(64)
 	a.number++
-	name := fmt.Sprintf("%s-anchor-%d", a.name, a.number)
-	bounded, cancel := a.daemon.bounded(ctx)
+	name = fmt.Sprintf("%s-anchor-%d", a.name, a.number)
+	a.held.hold(name) // before it is there: the reaper may look at any moment
+	defer func() {
+		if err != nil {
+			a.held.release(name)
+		}
+	}()
+	// The daemon makes it also where nobody waits for the answer any more: only the time ends this.
+	bounded, cancel := a.graves.bounded()
 	defer cancel()
 	made, err := a.daemon.ContainerCreate(bounded, &container.Config{
 		Image: imageName, User: "65534:65534", Entrypoint: strslice.StrSlice{boot.Program}, Cmd: strslice.StrSlice{boot.Anchor}, Env: bootEnv,
@@ -183,7 +246,7 @@ func (a *anchor) start(ctx context.Context, imageName string) (id string, stream
 	}, nil, nil, name)
 	if err != nil {
 		a.graves.bury(name, false) // it may have been made all the same
-		return "", streams, err
+		return "", "", streams, err
 	}
 	if streams, err = a.daemon.attach(ctx, made.ID); err == nil {
 		if err = a.daemon.ContainerStart(bounded, made.ID, container.StartOptions{}); err != nil {
@@ -192,16 +255,30 @@ func (a *anchor) start(ctx context.Context, imageName string) (id string, stream
 	}
 	if err != nil {
 		a.graves.bury(made.ID, false)
-		return "", streams, err
+		return "", "", streams, err
 	}
-	return made.ID, streams, nil
+	return made.ID, name, streams, nil
+}
+
+// settle waits for one that is being made, which ends with the engine.
+func (a *anchor) settle() {
+	a.mu.Lock()
+	m := a.making
+	a.mu.Unlock()
+	if m != nil {
+		<-m.done
+	}
 }
 
 // close ends the anchor, and removes the image if nobody else uses it.
 func (a *anchor) close() {
+	a.settle()
 	a.mu.Lock()
 	id, name, streams := a.id, a.image, a.streams
 	a.id = ""
+	if id != "" {
+		a.held.release(a.called)
+	}
 	a.mu.Unlock()
 	if id == "" {
 		return
@@ -209,7 +286,7 @@ func (a *anchor) close() {
 	streams.Close()
 	a.graves.bury(id, true)
 	a.graves.wait()
-	ctx, cancel := a.daemon.cleaning(context.Background())
+	ctx, cancel := a.graves.bounded()
 	defer cancel()
 	_, _ = a.daemon.ImageRemove(ctx, name, imageapi.RemoveOptions{}) // another executor may use it
 }

@@ -19,6 +19,9 @@ func cacheVolume(name string) string { return "executor-cache-" + name }
 
 // ready sees to it that the volume of a cache is there, and that tools may write to it, whoever they are.
 func (e *Engine) readyCache(ctx context.Context, name string) error {
+	if _, err := e.anchor.get(ctx); err != nil { // what may take long, before others wait for this one
+		return err
+	}
 	e.caching.Lock()
 	defer e.caching.Unlock()
 	bounded, cancel := e.daemon.bounded(ctx)

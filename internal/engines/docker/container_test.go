@@ -285,12 +285,14 @@ func TestEndBehindFullStreams(t *testing.T) {
 	e := newEngine(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	opened := time.Now().Add(3 * time.Second)
+	var opened time.Time
 	slow := writer(func(p []byte) (int, error) {
 		time.Sleep(time.Until(opened))
 		return len(p), nil
 	})
-	exit, err := e.Run(ctx, tool("choke", "exit:7"), slow, slow)
+	j := tool("choke", "exit:7")
+	j.Starting = func() error { opened = time.Now().Add(4 * time.Second); return nil }
+	exit, err := e.Run(ctx, j, slow, slow)
 	if err != nil || exit.Code != 7 {
 		t.Errorf("%+v, %v; exit code 7 is right", exit, err)
 	}

@@ -80,8 +80,8 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d, held: &names{}, secrets: secretsOf(config)}
 	e.images = newImages(d, config)
 	e.graves = newGraves(d, log)
-	e.anchor = newAnchor(d, config, e.name, e.labels(roleAnchor, time.Time{}), e.graves)
 	e.background, e.stop = context.WithCancel(context.Background())
+	e.anchor = newAnchor(e.background, d, config, e.name, e.labels(roleAnchor, time.Time{}), e.graves, e.held)
 	e.warm = newWarm(e, config.Warm)
 	e.work.Go(func() { e.warm.keep(e.background) })
 	e.work.Go(func() { e.keepOrder(e.background) })
@@ -137,7 +137,9 @@ func (e *Engine) Ready(ctx context.Context) error {
 		e.daemon.forget()
 		return contracts.Errorf(contracts.EngineUnavailable, "the Docker daemon at %s has no runtime %q; install it there, or change execution.docker.runtime", e.daemon.host, e.config.Runtime)
 	}
-	_, err = e.anchor.get(ctx)
+	if _, err = e.anchor.get(ctx); err != nil && ctx.Err() != nil {
+		return contracts.Errorf(contracts.EngineUnavailable, "this program, which containers start with, is still on its way to the Docker daemon at %s; that goes on, so wait, and look at the connection if it takes longer than execution.docker.pull_timeout", e.daemon.host)
+	}
 	return err
 }
 

@@ -29,6 +29,8 @@ type link struct {
 	host   string
 	change func(*Config) // what an engine needs to go through it
 
+	pause time.Duration // before each 32 KiB to the daemon
+
 	mu    sync.Mutex
 	conns map[net.Conn]bool
 	hangs chan struct{} // closed: goes on; nil: nothing hangs
@@ -100,10 +102,11 @@ func (l *link) carry(conn net.Conn) {
 	l.conns[conn], l.conns[far] = true, true
 	l.mu.Unlock()
 	var both sync.WaitGroup
-	pass := func(to, from net.Conn) {
+	pass := func(to, from net.Conn, pause time.Duration) {
 		buffer := make([]byte, 32<<10)
 		for {
 			n, err := from.Read(buffer)
+			time.Sleep(pause)
 			l.wait()
 			if n > 0 {
 				if _, err := to.Write(buffer[:n]); err != nil {
@@ -118,8 +121,8 @@ func (l *link) carry(conn net.Conn) {
 			half.CloseWrite()
 		}
 	}
-	both.Go(func() { pass(far, conn) })
-	both.Go(func() { pass(conn, far) })
+	both.Go(func() { pass(far, conn, l.pause) })
+	both.Go(func() { pass(conn, far, 0) })
 	both.Wait()
 	conn.Close()
 	far.Close()
@@ -439,15 +442,21 @@ func TestReaper(t *testing.T) {
 		return l
 	}
 	later := time.Now().Add(time.Hour)
+	anchor, err := e.anchor.get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	gone := map[string]string{
 		"made, and never started":        create(of("executor-test-dead", roleRun, later)),
 		"running, long after its time":   start(create(of("executor-test-dead", roleRun, time.Now().Add(-time.Minute)))),
 		"our own, long after its time":   start(create(of(e.name, roleWarm, time.Now().Add(-time.Minute)))),
 		"the anchor of a dead executor":  create(of("executor-test-dead", roleAnchor, time.Time{})),
+		"our own anchor that we lost":    start(create(of(e.name, roleAnchor, time.Time{}))),
 		"of a cache that was to be made": create(of("executor-test-dead", roleCache, later)),
 	}
 	kept := map[string]string{
 		"running, in its time": start(create(of("executor-test-alive", roleRun, later))),
+		"our own anchor":       anchor,
 		"an anchor that runs":  start(create(of("executor-test-alive", roleAnchor, time.Time{}))),
 		"without our label":    create(map[string]string{labelOwner: "executor-test-dead"}),
 		"with half of it":      create(map[string]string{labelManaged: "true"}),
@@ -495,6 +504,43 @@ func TestReaperLeavesRuns(t *testing.T) {
 	if got := run(t, e, j); got != "x" {
 		t.Error(got)
 	}
+}
+
+// An anchor that is being made goes on being made when nobody waits for it, and there is one then.
+func TestAnchorOutlivesItsCaller(t *testing.T) {
+	toolIn(t)
+	e := newEngine(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 3 {
+		if _, err := e.anchor.get(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	enginetest.Eventually(t, "there is an anchor", func() bool { return e.anchor.current() != "" })
+	if all := leftOf(world.api, e.name); len(all) != 1 {
+		t.Errorf("there are %q", all)
+	}
+}
+
+// A link over which this program takes longer than a call may: the engine says so, and comes to be ready.
+func TestSlowLink(t *testing.T) {
+	toolIn(t)
+	text, err := os.ReadFile(world.program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "executor")
+	if err := os.WriteFile(program, fmt.Appendf(text, "%d", time.Now().UnixNano()), 0o755); err != nil { // another one, which is not on the daemon
+		t.Fatal(err)
+	}
+	l := newLink(t)
+	l.pause = 3 * time.Second / time.Duration(len(text)/(32<<10)+1)
+	e := through(t, l, func(c *Config) { c.Program = program })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	unavailable(t, e.Ready(ctx), "still on its way")
+	enginetest.Eventually(t, "the engine is ready", func() bool { return e.Ready(t.Context()) == nil })
 }
 
 // Contracts with different timeouts have no containers in common: those carry the time at which they are overdue.

@@ -43,6 +43,11 @@ func (g *graves) bury(id string, byItself bool) {
 	})
 }
 
+// bounded is a context for a call that cleans up.
+func (g *graves) bounded() (context.Context, context.CancelFunc) {
+	return g.daemon.bounded(context.Background())
+}
+
 // gone waits until the daemon has removed a container.
 func (g *graves) gone(id string) bool {
 	ctx, cancel := g.daemon.cleaning(context.Background())

@@ -200,11 +200,14 @@ func leftOf(api *client.Client, owner string) (left []string) {
 	return left
 }
 
-// left lists what runs of an engine left: all of its containers but the anchor and those that wait for a run.
+// left lists what runs of an engine left: all of its containers but the current anchor and those that wait for a run.
 func left(e *Engine) (found []string) {
 	e.graves.wait()
+	e.anchor.mu.Lock()
+	current := e.anchor.called
+	e.anchor.mu.Unlock()
 	for _, one := range leftOf(world.api, e.name) {
-		if !strings.Contains(one, roleAnchor) && !strings.Contains(one, roleWarm) {
+		if (current == "" || !strings.HasPrefix(one, "container /"+current+" ")) && !strings.Contains(one, roleWarm) {
 			found = append(found, one)
 		}
 	}

@@ -92,7 +92,9 @@ func (e *Engine) reap(ctx context.Context) error {
 		over := c.State != container.StateRunning && c.State != container.StatePaused
 		// An executor has its anchor before it makes anything else.
 		dead := !alive[owner] && (old || c.Labels[labelRole] != roleAnchor)
-		if late || over && (dead || old && owner != e.name) {
+		// One of our own that is not in use: its connection broke, or nobody waited for the answer of the daemon.
+		lost := owner == e.name && c.Labels[labelRole] == roleAnchor
+		if late || lost || over && (dead || old && owner != e.name) {
 			e.log.Info().Str("container", c.ID[:12]).Str("owner", owner).Str("run", c.Labels[labelRun]).Str("state", c.State).Msg("removing a container that was left behind")
 			e.graves.bury(c.ID, false)
 		}

@@ -27,19 +27,24 @@ func (e *Engine) readyCache(ctx context.Context, name string) error {
 	bounded, cancel := e.daemon.bounded(ctx)
 	defer cancel()
 	_, err := e.daemon.VolumeInspect(bounded, cacheVolume(name))
-	if err == nil {
+	if err == nil && e.cached[name] {
 		return nil
 	}
-	if cerrdefs.IsNotFound(err) {
+	// One that is there is made ready all the same, once: who made it may have been killed before tools could write to it.
+	if err == nil || cerrdefs.IsNotFound(err) {
 		err = e.makeCache(ctx, name)
+	}
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err != nil {
 		return e.daemon.unavailable("make the cache "+name, err)
 	}
+	e.cached[name] = true
 	return nil
 }
 
-// makeCache makes a volume whose directory everybody may write to. A volume is root's when it is made; that changes by a file of
+// makeCache makes a volume, where it is not there yet, whose directory everybody may write to. A volume is root's when it is made; that changes by a file of
 // an archive, unpacked into a container that never runs.
 func (e *Engine) makeCache(ctx context.Context, name string) error {
 	if _, err := e.anchor.get(ctx); err != nil { // the image is there then
@@ -65,12 +70,5 @@ func (e *Engine) makeCache(ctx context.Context, name string) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	if err = e.daemon.CopyToContainer(bounded, made.ID, caches, &b, container.CopyToContainerOptions{}); err != nil {
-		// A cache that tools cannot write to is worse than none: the next run makes it anew.
-		ctx, cancel := e.daemon.cleaning(ctx)
-		defer cancel()
-		e.graves.remove(made.ID)
-		_ = e.daemon.VolumeRemove(ctx, cacheVolume(name), false)
-	}
-	return err
+	return e.daemon.CopyToContainer(bounded, made.ID, caches, &b, container.CopyToContainerOptions{}) // what fails the next run tries again
 }

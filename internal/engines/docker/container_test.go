@@ -447,4 +447,24 @@ func TestCaches(t *testing.T) {
 	if got := run(t, e, cached("/var/cache/pip", "1000:1000", "read:/var/cache/pip/x", "write:/var/cache/pip/y:z")); got != "kept" {
 		t.Errorf("the cache holds %q", got)
 	}
+	// One whose maker was killed before tools could write to it, which has things in it already.
+	c, err := world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", "chmod:755:/c"}},
+		&container.HostConfig{NetworkMode: "none", AutoRemove: true, Binds: []string{cacheVolume(name) + ":/c"}}, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, failed := world.api.ContainerWait(t.Context(), c.ID, container.WaitConditionRemoved)
+	if err := world.api.ContainerStart(t.Context(), c.ID, container.StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-gone:
+	case err := <-failed:
+		t.Fatal(err)
+	}
+	e.graves.wait()
+	e = newEngine(t)
+	if got := run(t, e, cached("/var/cache/pip", "1000:1000", "read:/var/cache/pip/x", "write:/var/cache/pip/w:z")); got != "kept" {
+		t.Errorf("the cache holds %q", got)
+	}
 }

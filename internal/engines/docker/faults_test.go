@@ -29,9 +29,8 @@ type link struct {
 	host   string
 	change func(*Config) // what an engine needs to go through it
 
-	pause time.Duration // before each 32 KiB to the daemon
-
 	mu    sync.Mutex
+	pause time.Duration // before each 32 KiB to the daemon
 	conns map[net.Conn]bool
 	hangs chan struct{} // closed: goes on; nil: nothing hangs
 	shut  bool          // no new connections
@@ -100,6 +99,7 @@ func (l *link) carry(conn net.Conn) {
 	}
 	l.mu.Lock()
 	l.conns[conn], l.conns[far] = true, true
+	pause := l.pause
 	l.mu.Unlock()
 	var both sync.WaitGroup
 	pass := func(to, from net.Conn, pause time.Duration) {
@@ -121,7 +121,7 @@ func (l *link) carry(conn net.Conn) {
 			half.CloseWrite()
 		}
 	}
-	both.Go(func() { pass(far, conn, l.pause) })
+	both.Go(func() { pass(far, conn, pause) })
 	both.Go(func() { pass(conn, far, 0) })
 	both.Wait()
 	conn.Close()
@@ -535,7 +535,9 @@ func TestSlowLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := newLink(t)
+	l.mu.Lock()
 	l.pause = 3 * time.Second / time.Duration(len(text)/(32<<10)+1)
+	l.mu.Unlock()
 	e := through(t, l, func(c *Config) { c.Program = program })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()

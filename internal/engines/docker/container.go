@@ -180,8 +180,20 @@ func (b *box) dead() bool {
 
 // command tells the first process what to do. That it cannot be told shows in the end of the connection.
 func (b *box) command(one byte) {
-	_ = b.streams.Conn.SetWriteDeadline(time.Now().Add(b.daemon.timeout))
-	_, _ = b.streams.Conn.Write([]byte{one})
+	_ = b.write(context.Background(), []byte{one})
+}
+
+// write writes to the first process. Where that takes too long, or ctx is done before, the connection is closed: not all of them know
+// deadlines (ssh), and what was written in part is of no use.
+func (b *box) write(ctx context.Context, p []byte) error {
+	ctx, cancel := b.daemon.bounded(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, b.streams.Close)
+	_, err := b.streams.Conn.Write(p)
+	if !stop() {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // discard ends a container that is of no use any more.
@@ -198,11 +210,12 @@ var errBroken = errors.New("the connection to the container has ended")
 func (b *box) prepare(ctx context.Context, q *boot.Request) error {
 	b.stdout.expect(q.Mark)
 	b.stderr.expect(q.Mark)
-	stop := context.AfterFunc(ctx, func() { _ = b.streams.Conn.SetWriteDeadline(time.Now()) })
-	_ = b.streams.Conn.SetWriteDeadline(time.Now().Add(b.daemon.timeout))
-	_, err := b.streams.Conn.Write(q.Encode())
-	stop()
-	if err != nil && ctx.Err() == nil {
+	switch err := b.write(ctx, q.Encode()); {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, errSlow):
+		return b.daemon.unavailable("send the request to the container", err)
+	case err != nil:
 		return b.broken(ctx, err)
 	}
 	timer := time.NewTimer(b.daemon.timeout)

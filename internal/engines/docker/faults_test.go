@@ -16,11 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/volume"
 	"github.com/rs/zerolog"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines/docker/boot"
 	"github.com/praxis-sdk/executor/internal/engines/enginetest"
 )
 
@@ -521,6 +523,36 @@ func TestAnchorOutlivesItsCaller(t *testing.T) {
 	if all := leftOf(world.api, e.name); len(all) != 1 {
 		t.Errorf("there are %q", all)
 	}
+}
+
+// deaf is a connection that takes nothing and knows no deadlines, as one by ssh.
+type deaf struct{ net.Conn }
+
+func (deaf) SetDeadline(time.Time) error      { return nil }
+func (deaf) SetWriteDeadline(time.Time) error { return nil }
+
+// Nobody waits for a connection that takes nothing.
+func TestDeafConnection(t *testing.T) {
+	opened := func() *box {
+		near, far := net.Pipe()
+		t.Cleanup(func() { far.Close(); near.Close() })
+		b := &box{daemon: &daemon{host: "ssh://there", timeout: 200 * time.Millisecond}, streams: types.NewHijackedResponse(deaf{near}, ""), over: make(chan struct{})}
+		b.stdout, b.stderr = &splitter{box: b}, &splitter{box: b}
+		return b
+	}
+	q := &boot.Request{Mark: newMark()}
+	quick(t, "a request", 10*time.Second, func() { unavailable(t, opened().prepare(t.Context(), q), "send the request") })
+	quick(t, "a command", 10*time.Second, func() { opened().command(boot.Go) })
+	quick(t, "a request that is cancelled", 10*time.Second, func() {
+		cause := errors.New("enough")
+		b := opened()
+		b.daemon.timeout = time.Hour
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(50*time.Millisecond, func() { cancel(cause) })
+		if err := b.prepare(ctx, q); !errors.Is(err, cause) {
+			t.Errorf("it returned %v", err)
+		}
+	})
 }
 
 // A link over which this program takes longer than a call may: the engine says so, and comes to be ready.

@@ -108,7 +108,7 @@ func (e *Engine) make(ctx context.Context, config *container.Config, host *conta
 	}
 	answers := make(chan answer, 1)
 	e.graves.work.Go(func() {
-		bounded, cancel := e.daemon.cleaning(ctx)
+		bounded, cancel := e.graves.bounded()
 		defer cancel()
 		made, err := e.daemon.ContainerCreate(bounded, config, host, nil, (*ocispec.Platform)(nil), name)
 		if err != nil && bounded.Err() != nil {

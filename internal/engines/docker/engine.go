@@ -92,9 +92,15 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	return e, nil
 }
 
-// Close removes what the engine made on the daemon, as far as that answers. No run may be under way.
+// mostClosing is how long Close waits for the daemon. What is there still has lost its connection, and so ends by itself. A variable for tests.
+var mostClosing = 10 * time.Second
+
+// Close removes what the engine made on the daemon, as far as that answers in time. No run may be under way.
 func (e *Engine) Close() error {
 	e.closing.Do(func() {
+		timer := time.AfterFunc(mostClosing, e.graves.end)
+		defer e.graves.end()
+		defer timer.Stop()
 		e.stop()
 		e.work.Wait()
 		e.warm.close()

@@ -274,6 +274,28 @@ func TestDaemonGone(t *testing.T) {
 	enginetest.Eventually(t, "nothing is left", func() bool { return len(left(e)) == 0 })
 }
 
+// Close does not wait for a daemon that hangs, however much there is to remove.
+func TestCloseWhileDaemonHangs(t *testing.T) {
+	toolIn(t)
+	l := newLink(t)
+	e := through(t, l, func(c *Config) { c.Warm = Warm{Each: 2, Total: 4, MaxAge: time.Minute} })
+	run(t, e, tool("out:x"))
+	awaitWarm(t, e)
+	e.graves.wait()
+	was := mostClosing
+	mostClosing = time.Second
+	defer func() { mostClosing = was }()
+	l.hang()
+	quick(t, "to have much removed", time.Second, func() {
+		for i := range 2 * mostGraves {
+			e.graves.bury(fmt.Sprintf("%s-nothing-%d", e.name, i), false)
+		}
+	})
+	quick(t, "Close", 6*time.Second, func() { e.Close() })
+	l.goOn()
+	enginetest.Eventually(t, "all has ended by itself", func() bool { return len(leftOf(world.api, e.name)) == 0 })
+}
+
 func TestNoDaemon(t *testing.T) {
 	for host, says := range map[string]string{
 		"unix:///nowhere/docker.sock": "start it, or set execution.docker.host", "tcp://127.0.0.1:1": "cannot be reached", "ssh://nobody@127.0.0.1:1": "",

@@ -40,7 +40,7 @@ var engineTable = []engineEntry{
 			return local.New(c.LocalEngine(dataDir), log)
 		}},
 	{contracts.EngineDocker, func(c configs.Config) bool { return c.Execution.Docker.Enabled },
-		func(c configs.Config, _ string, log zerolog.Logger) (engines.Engine, error) {
+		func(c configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error) {
 			return docker.New(c.DockerEngine(dataDir), log)
 		}},
 	{contracts.EngineDagger, func(c configs.Config) bool { return c.Execution.Dagger.Enabled },

@@ -74,6 +74,7 @@ func (a *anchor) lost(id string) {
 		a.id = ""
 		a.streams.Close()
 		a.held.release(a.called)
+		a.called = ""
 	}
 }
 

@@ -446,7 +446,7 @@ func TestReaper(t *testing.T) {
 		name := ""
 		if owner := labels[labelOwner]; owner != "" {
 			number++
-			name = fmt.Sprintf("%s-t%d", owner, number)
+			name = fmt.Sprintf("%s-t%d-%d", owner, os.Getpid(), number)
 		}
 		return createAs(name, labels)
 	}
@@ -491,7 +491,7 @@ func TestReaper(t *testing.T) {
 		// Labels go on to what is made of a container: docker commit, and a container of that.
 		"made of an image of ours": start(createAs("", of("executor-test-dead", roleRun, time.Now().Add(-time.Minute)))),
 	}
-	const theirs = "executor-test-theirs:latest"
+	theirs := fmt.Sprintf("executor-test-theirs:%d", os.Getpid())
 	if err := importImage(t.Context(), world.api, theirs, map[string][]byte{"file": nil}, "LABEL "+labelManaged+"=true"); err != nil {
 		t.Fatal(err)
 	}

@@ -224,10 +224,10 @@ func archiveOf(program []byte) (io.Reader, error) {
 	return &b, err
 }
 
-func (a *anchor) start(ctx context.Context, imageName string) (id, name string, streams types.HijackedResponse, err error) {
+func (a *anchor) start(ctx context.Context, imageName string) (id, called string, streams types.HijackedResponse, err error) {
 	pids := int64(64)
 	a.number++
-	name = fmt.Sprintf("%s-anchor-%d", a.name, a.number)
+	name := fmt.Sprintf("%s-anchor-%d", a.name, a.number)
 	a.held.hold(name) // before it is there: the reaper may look at any moment
 	defer func() {
 		if err != nil {

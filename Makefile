@@ -40,6 +40,8 @@ docs: ## Write the generated pages anew: docs/cli-reference.md and docs/configur
 bench: build ## Measure against the bare thing in the same rounds (see docs/performance.md)
 	EXECUTOR_BENCH_PROGRAM=$(CURDIR)/bin/executor $(GO) test -run '^$$' -bench . -benchtime $(ROUNDS)x -timeout 30m ./cmd/executor
 	$(GO) test -run '^$$' -bench . -benchtime $(ROUNDS)x -timeout 10m ./internal/engines/local
+	$(GO) test -run '^$$' -bench . -benchtime $$((6 * $(ROUNDS)))x -timeout 30m ./internal/engines/docker
+	$(GO) test -run '^$$' -bench . -benchtime $(ROUNDS)x -timeout 30m ./internal/engines/dagger
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME each

@@ -61,6 +61,9 @@ func (a *attempt) expect(tier, user string) expectation {
 			return e
 		}
 	}
+	if tier == target.Container { // what nothing is said about
+		return expectation{outcomes: []outcome{stopped}}
+	}
 	return expectation{outcomes: []outcome{open}} // bare
 }
 
@@ -121,7 +124,7 @@ func readAttempt(file string) (*attempt, error) {
 func (a *attempt) set(key, value string) (err error) {
 	tier, _, _ := strings.Cut(key, " as ")
 	switch {
-	case tier == target.Bare || slices.Contains(tierNames, tier):
+	case tier == target.Bare || tier == target.Container || slices.Contains(tierNames, tier):
 		a.expected[key], err = parseExpectation(value)
 	case key == "shows":
 		for word := range strings.SplitSeq(value, ",") {

@@ -15,6 +15,9 @@ import (
 
 	"github.com/praxis-sdk/executor/internal/bus"
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/dagger"
+	"github.com/praxis-sdk/executor/internal/engines/docker"
 	"github.com/praxis-sdk/executor/internal/engines/local"
 	"github.com/praxis-sdk/executor/internal/executor"
 )
@@ -55,6 +58,7 @@ type Execution struct {
 	ResultInlineBytes contracts.Size     `json:"result_inline_bytes"` // of stdout and stderr in a result
 	MaxOutputBytes    contracts.Size     `json:"max_output_bytes"`    // published of one run
 	Local             Local              `json:"local"`
+	Docker            Docker             `json:"docker"`
 	Dagger            Dagger             `json:"dagger"`
 }
 
@@ -83,14 +87,59 @@ type Sandbox struct {
 	Memory    contracts.Size `json:"memory_limit"` // of contracts that name none; 0: none
 }
 
-// Dagger is the section execution.dagger. It is read as Praxis has it; this version has no Dagger engine yet.
+// Docker is the section execution.docker.
+type Docker struct {
+	Enabled        bool                `json:"enabled"`
+	Slots          int                 `json:"slots"` // of this engine alone; 0: those of the instance
+	Host           string              `json:"host"`  // of the daemon; "": as the environment says, as for the docker command
+	TLS            DockerTLS           `json:"tls"`
+	Runtime        string              `json:"runtime"` // "": the daemon's default
+	Program        string              `json:"program"` // this program for the daemon's system; "": the running one
+	User           string              `json:"user"`    // where neither contract nor image names one
+	Network        string              `json:"network"` // where the contract names none
+	ReadOnly       bool                `json:"read_only"`
+	ResourceLimits ResourceLimits      `json:"resource_limits"`
+	Pids           int64               `json:"pids_limit"` // 0: no bound
+	HomeSize       contracts.Size      `json:"home_size"`
+	TmpSize        contracts.Size      `json:"tmp_size"`
+	ShmSize        contracts.Size      `json:"shm_size"`
+	Env            contracts.Variables `json:"env"` // added to the environment of every tool
+	Pull           string              `json:"pull"`
+	PrePull        []string            `json:"pre_pull"`
+	Credentials    string              `json:"credentials_dir"` // "": that of the executor's user
+	KillGrace      contracts.Duration  `json:"kill_grace"`
+	CallTimeout    contracts.Duration  `json:"call_timeout"`
+	PullTimeout    contracts.Duration  `json:"pull_timeout"`
+	Warm           Warm                `json:"warm"`
+}
+
+// DockerTLS is the section execution.docker.tls.
+type DockerTLS struct {
+	CA   string `json:"ca"`
+	Cert string `json:"cert"`
+	Key  string `json:"key"`
+}
+
+// Warm is the section execution.docker.warm: containers that are made ahead.
+type Warm struct {
+	Each   int                `json:"each"`   // of one kind at most; 0: none are made ahead
+	Total  int                `json:"total"`  // of all kinds
+	Memory contracts.Size     `json:"memory"` // of all that wait
+	MaxAge contracts.Duration `json:"max_age"`
+}
+
+// Dagger is the section execution.dagger, which has the shape it has in the Praxis SDK, and more.
 type Dagger struct {
 	Enabled           bool               `json:"enabled"`
-	Slots             int                `json:"slots"` // of this engine alone; 0: those of the instance
-	SessionTimeout    contracts.Duration `json:"session_timeout"`
+	Slots             int                `json:"slots"`           // of this engine alone; 0: those of the instance
+	SessionTimeout    contracts.Duration `json:"session_timeout"` // new runs use a session as long; 0: no bound
 	DefaultImage      string             `json:"default_image"`
 	MountDockerSocket bool               `json:"mount_docker_socket"`
-	ResourceLimits    ResourceLimits     `json:"resource_limits"`
+	ResourceLimits    ResourceLimits     `json:"resource_limits"` // which no engine of Dagger can apply
+	CLI               string             `json:"cli"`             // path or name; "": from the environment, else dagger
+	Engine            string             `json:"engine"`          // address; "": from the environment, else the CLI starts one
+	ConnectTimeout    contracts.Duration `json:"connect_timeout"` // of one attempt
+	Program           string             `json:"program"`         // this program for the engine's system; "": the running one
 }
 
 // ResourceLimits bound containers.
@@ -119,6 +168,7 @@ type Log struct {
 // Default is what holds where the file says nothing. It is what a production instance should have.
 func Default() Config {
 	box := local.DefaultSandbox()
+	boxes := docker.Default()
 	return Config{
 		NATS:     bus.DefaultConfig(),
 		Executor: Instance{Weights: bus.Weights{High: 16, Normal: 4, Low: 1}, MaxAttempts: 3, DrainTimeout: contracts.Seconds(30), SpillBytes: 1 << 30},
@@ -128,6 +178,13 @@ func Default() Config {
 			Local: Local{Enabled: true, Path: local.DefaultPath, KillGrace: contracts.Seconds(5), Sandbox: Sandbox{
 				Mode: box.Mode, MinTier: box.MinTier, User: box.User, WorkSize: contracts.Size(box.WorkSize), TmpSize: contracts.Size(box.TempSize), ShmSize: contracts.Size(box.SharedSize), OpenFiles: int(box.OpenFiles), PidsLimit: box.PidsLimit,
 			}},
+			Docker: Docker{
+				User: boxes.User, Network: boxes.Network, ReadOnly: boxes.ReadOnly, Pids: boxes.Pids,
+				HomeSize: contracts.Size(boxes.HomeSize), TmpSize: contracts.Size(boxes.TempSize), ShmSize: contracts.Size(boxes.SharedSize),
+				Pull: boxes.Pull, KillGrace: contracts.Duration(boxes.KillGrace), CallTimeout: contracts.Duration(boxes.CallTimeout), PullTimeout: contracts.Duration(boxes.PullTimeout),
+				Warm: Warm{Each: boxes.Warm.Each, Total: boxes.Warm.Total, Memory: contracts.Size(boxes.Warm.Memory), MaxAge: contracts.Duration(boxes.Warm.MaxAge)},
+			},
+			Dagger: Dagger{ConnectTimeout: contracts.Seconds(60)},
 		},
 		Policy: executor.Policy{ReplyPrefixes: executor.DefaultReplyPrefixes},
 		Tools:  Tools{Registry: true},
@@ -272,10 +329,32 @@ func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
 	bad(box.OpenFiles < 64 || box.OpenFiles > 1<<20, "execution.local.sandbox.open_files", "must be 64 to 1048576")
 	bad(box.PidsLimit < 0 || box.PidsLimit > 1<<22, "execution.local.sandbox.pids_limit", "must be 0 (none) to 4194304")
 	bad(box.Memory != 0 && box.Memory < 1<<20, "execution.local.sandbox.memory_limit", "must be 0 (none) or at least 1Mi")
-	bad(e.Dagger.SessionTimeout < 0, "execution.dagger.session_timeout", "must not be below 0")
 	for _, command := range c.Policy.Local.Commands {
 		bad(!filepath.IsAbs(command) || filepath.Clean(command) == "/", "policy.local.commands", fmt.Sprintf("%q is neither the absolute path of a file, as /usr/bin/python3, nor of a directory with a slash at its end, as /opt/tools/", command))
 	}
+	inBox := e.Docker
+	bad(inBox.Slots < 0 || inBox.Slots > 10_000, "execution.docker.slots", "must be 0 (no bound of its own) to 10000")
+	bad(inBox.Host != "" && !dockerHost.MatchString(inBox.Host), "execution.docker.host", "must begin with unix://, tcp:// or ssh://, as ssh://user@build-host")
+	bad((inBox.TLS.Cert == "") != (inBox.TLS.Key == ""), "execution.docker.tls", "has one of cert and key; a client that shows a certificate needs both")
+	bad(inBox.User == "", "execution.docker.user", "must not be empty: it is whom tools are, as 65534:65534")
+	bad(inBox.Network == "", "execution.docker.network", "must not be empty: write none, bridge, or the name of a network")
+	bad(inBox.ResourceLimits.Memory < 0, "execution.docker.resource_limits.memory", "must not be below 0")
+	bad(inBox.Pids < 0, "execution.docker.pids_limit", "must not be below 0")
+	for path, size := range map[string]contracts.Size{"home_size": inBox.HomeSize, "tmp_size": inBox.TmpSize, "shm_size": inBox.ShmSize} {
+		bad(size < 1<<16, "execution.docker."+path, "must be at least 64Ki")
+	}
+	bad(!slices.Contains(docker.Pulls, inBox.Pull), "execution.docker.pull", "must be "+strings.Join(docker.Pulls, ", or "))
+	for _, image := range inBox.PrePull {
+		_, err := engines.ImageName(image)
+		bad(err != nil, "execution.docker.pre_pull", fmt.Sprintf("%q is not the name of an image", image))
+	}
+	bad(inBox.KillGrace < 0, "execution.docker.kill_grace", "must not be below 0")
+	bad(inBox.CallTimeout < contracts.Seconds(1), "execution.docker.call_timeout", "must be at least 1 second")
+	bad(inBox.PullTimeout < contracts.Seconds(1), "execution.docker.pull_timeout", "must be at least 1 second")
+	bad(inBox.Warm.Each < 0 || inBox.Warm.Total < 0 || inBox.Warm.Memory < 0, "execution.docker.warm", "must not have values below 0")
+	bad(inBox.Warm.MaxAge < contracts.Seconds(1), "execution.docker.warm.max_age", "must be at least 1 second")
+	bad(e.Dagger.SessionTimeout < 0, "execution.dagger.session_timeout", "must not be below 0")
+	bad(e.Dagger.ConnectTimeout <= 0, "execution.dagger.connect_timeout", "must be above 0")
 	for _, prefix := range c.Policy.ReplyPrefixes {
 		bad(!replyPrefix.MatchString(prefix), "policy.reply_prefixes", fmt.Sprintf("%q is not the beginning of a subject that ends with a dot, as _INBOX.", prefix))
 	}
@@ -286,6 +365,7 @@ func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
 }
 
 var (
+	dockerHost   = regexp.MustCompile(`^(unix|tcp|ssh)://.+$`)
 	inboxPrefix  = regexp.MustCompile(`^[A-Za-z0-9_]{1,32}$`)
 	replyPrefix  = regexp.MustCompile(`^(?:[^.*>\s]+\.)+$`)
 	instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
@@ -328,28 +408,68 @@ func (c Config) EngineSlots(engine string) int {
 	switch engine {
 	case contracts.EngineLocal:
 		return c.Execution.Local.Slots
+	case contracts.EngineDocker:
+		return c.Execution.Docker.Slots
 	case contracts.EngineDagger:
 		return c.Execution.Dagger.Slots
 	}
 	return 0
 }
 
-// LocalEngine is the part that the local engine takes.
-func (c Config) LocalEngine(dataDir string) local.Config {
-	box := c.Execution.Local.Sandbox
+// DaggerEngine is the part that the Dagger engine takes.
+func (c Config) DaggerEngine(dataDir string) dagger.Config {
+	d := c.Execution.Dagger
+	config := dagger.Config{
+		CLI: d.CLI, RunnerHost: d.Engine, Program: d.Program, ConnectTimeout: time.Duration(d.ConnectTimeout), SessionTimeout: time.Duration(d.SessionTimeout),
+		DefaultImage: d.DefaultImage, Images: c.Policy.Images, AllowDockerSocket: c.Policy.DockerSocket, MountRoots: c.Policy.Mounts, DataDir: filepath.Join(dataDir, "dagger"),
+	}
+	if d.MountDockerSocket {
+		config.DockerSocket = dagger.DockerSocket
+	}
+	if d.ResourceLimits.CPU != 0 {
+		config.Limits = append(config.Limits, fmt.Sprintf("cpu %dm", d.ResourceLimits.CPU))
+	}
+	if d.ResourceLimits.Memory != 0 {
+		config.Limits = append(config.Limits, fmt.Sprintf("memory %d bytes", d.ResourceLimits.Memory))
+	}
+	return config
+}
+
+// secrets are files and directories that no tool sees.
+func (c Config) secrets(dataDir string) []string {
 	secrets := append([]string{dataDir}, c.Secrets...)
-	for _, file := range []string{c.NATS.Creds, c.NATS.NKey, c.NATS.TLS.Key} {
+	for _, file := range []string{c.NATS.Creds, c.NATS.NKey, c.NATS.TLS.Key, c.Execution.Docker.TLS.Key, c.Execution.Docker.Credentials} {
 		if file != "" {
 			secrets = append(secrets, file)
 		}
 	}
+	return secrets
+}
+
+// LocalEngine is the part that the local engine takes.
+func (c Config) LocalEngine(dataDir string) local.Config {
+	box := c.Execution.Local.Sandbox
 	return local.Config{
 		DataDir: dataDir, Path: c.Execution.Local.Path, Env: c.Execution.Local.Env, KillGrace: time.Duration(c.Execution.Local.KillGrace),
 		Commands: c.Policy.Local.Commands, Sandboxing: c.Execution.EnableSandboxing, KeepFiles: !c.Execution.CleanupTempFiles,
 		Sandbox: local.Sandbox{
-			Mode: box.Mode, MinTier: box.MinTier, Paths: box.Paths, MountRoots: c.Policy.Mounts, Secrets: secrets, User: box.User,
+			Mode: box.Mode, MinTier: box.MinTier, Paths: box.Paths, MountRoots: c.Policy.Mounts, Secrets: c.secrets(dataDir), User: box.User,
 			WorkSize: int64(box.WorkSize), TempSize: int64(box.TmpSize), SharedSize: int64(box.ShmSize), FileSize: int64(box.FileSize), OpenFiles: int64(box.OpenFiles),
 			PidsLimit: box.PidsLimit, MemoryLimit: int64(box.Memory),
 		},
+	}
+}
+
+// DockerEngine is the part that the Docker engine takes.
+func (c Config) DockerEngine(dataDir string) docker.Config {
+	d := c.Execution.Docker
+	return docker.Config{
+		Host: d.Host, CA: d.TLS.CA, Cert: d.TLS.Cert, Key: d.TLS.Key, Runtime: d.Runtime, Program: d.Program,
+		User: d.User, Network: d.Network, ReadOnly: d.ReadOnly, Memory: int64(d.ResourceLimits.Memory), CPU: int64(d.ResourceLimits.CPU), Pids: d.Pids,
+		HomeSize: int64(d.HomeSize), TempSize: int64(d.TmpSize), SharedSize: int64(d.ShmSize), Env: d.Env,
+		Images: c.Policy.Images, MountRoots: c.Policy.Mounts, Secrets: c.secrets(dataDir), DockerSocket: c.Policy.DockerSocket, Root: c.Policy.Root, GPUs: c.Policy.GPUs,
+		Pull: d.Pull, PrePull: d.PrePull, CredentialsDir: d.Credentials,
+		KillGrace: time.Duration(d.KillGrace), CallTimeout: time.Duration(d.CallTimeout), PullTimeout: time.Duration(d.PullTimeout),
+		Warm: docker.Warm{Each: d.Warm.Each, Total: d.Warm.Total, Memory: int64(d.Warm.Memory), MaxAge: time.Duration(d.Warm.MaxAge)},
 	}
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // unwritable are keys whose default no value stands for. executor.yaml shows them in a comment.
-var unwritable = []string{"execution.dagger.resource_limits.cpu"}
+var unwritable = []string{"execution.docker.resource_limits.cpu", "execution.dagger.resource_limits.cpu"}
 
 // TestExecutorYAML: the reference file says every key, in the order of the structs, and each value is the default.
 func TestExecutorYAML(t *testing.T) {
@@ -182,7 +182,7 @@ func TestPraxisSection(t *testing.T) {
 	want.Execution.MaxExecutionTime = contracts.Seconds(600)
 	want.Execution.CleanupTempFiles = true
 	want.Execution.Dagger = Dagger{
-		Enabled: true, SessionTimeout: contracts.Seconds(300), DefaultImage: "python:3.11-slim", MountDockerSocket: true,
+		Enabled: true, SessionTimeout: contracts.Seconds(300), DefaultImage: "python:3.11-slim", MountDockerSocket: true, ConnectTimeout: contracts.Seconds(60),
 		ResourceLimits: ResourceLimits{CPU: 1000, Memory: 512 << 20},
 	}
 	sameConfig(t, "", reflect.ValueOf(got), reflect.ValueOf(want))
@@ -393,13 +393,17 @@ policy: {shell: true, mounts: ["/data:rw"], local: {commands: [/bin/sh, /opt/], 
 		t.Errorf("Core: got %+v, want %+v", got, core)
 	}
 	c.Secrets = []string{"/etc/executor.yaml"}
+	c.Execution.Docker.TLS.Key, c.Execution.Docker.Credentials = "/docker/key.pem", "/docker/credentials"
 	engine := local.Config{DataDir: "/data", Path: "/bin", Env: map[string]string{"A": "b"}, KillGrace: 7e9, Sandboxing: false, KeepFiles: true, Commands: []string{"/bin/sh", "/opt/"}, Sandbox: local.DefaultSandbox()}
-	engine.Sandbox.MountRoots, engine.Sandbox.Secrets = []string{"/data:rw"}, []string{"/data", "/etc/executor.yaml", "/creds"}
+	engine.Sandbox.MountRoots, engine.Sandbox.Secrets = []string{"/data:rw"}, []string{"/data", "/etc/executor.yaml", "/creds", "/docker/key.pem", "/docker/credentials"}
 	engine.Sandbox.Mode, engine.Sandbox.MinTier, engine.Sandbox.Paths, engine.Sandbox.User = "namespaces", "none", []string{"/opt"}, 1234
 	engine.Sandbox.WorkSize, engine.Sandbox.TempSize, engine.Sandbox.SharedSize, engine.Sandbox.FileSize, engine.Sandbox.OpenFiles = 4<<20, 1<<20, 2<<20, 3<<20, 128
 	engine.Sandbox.PidsLimit, engine.Sandbox.MemoryLimit = 9, 4<<20
 	if got := c.LocalEngine("/data"); !reflect.DeepEqual(got, engine) {
 		t.Errorf("LocalEngine: got %+v, want %+v", got, engine)
+	}
+	if got := c.DockerEngine("/data").Secrets; !reflect.DeepEqual(got, engine.Sandbox.Secrets) {
+		t.Errorf("the Docker engine hides %q, want %q", got, engine.Sandbox.Secrets)
 	}
 }
 

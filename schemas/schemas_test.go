@@ -234,6 +234,9 @@ var shapes = map[reflect.Type][]string{
 	reflect.TypeFor[contracts.Mounts]():      {"array", "object"},
 	reflect.TypeFor[contracts.CacheMounts](): {"array", "object"},
 	reflect.TypeFor[contracts.Parameters]():  {"array", "object"},
+	reflect.TypeFor[contracts.Tmpfs]():       {"array", "object"},
+	reflect.TypeFor[contracts.Ulimit]():      {"integer", "string"},
+	reflect.TypeFor[contracts.GPUs]():        {"integer", "string"},
 	reflect.TypeFor[contracts.Required]():    {"boolean", "string"},
 	reflect.TypeFor[contracts.Fallback]():    {"object", "string"},
 	reflect.TypeFor[contracts.Spec]():        {"object"},
@@ -500,7 +503,7 @@ func TestDefaults(t *testing.T) {
 				walk(at+name+".", field, p)
 				continue
 			}
-			if at+name == "execution.dagger.resource_limits.cpu" {
+			if at+name == "execution.dagger.resource_limits.cpu" || at+name == "execution.docker.resource_limits.cpu" {
 				continue // 0 is none, and cannot be written
 			}
 			var want any
@@ -705,6 +708,14 @@ func allSet(t *testing.T, at string, v reflect.Value) {
 	}
 }
 
+const fullContainer = `
+  entrypoint: [env, A=b]
+  tmpfs: {/var/cache: 16Mi}
+  shm_size: 32Mi
+  ulimits: {nofile: 1024, nproc: "64:128", core: -1}
+  gpus: all
+  platform: linux/arm/v7`
+
 const fullCommon = `
   cwd: .
   env: {A: "1", B: 2, C: true}
@@ -744,11 +755,11 @@ integration: {p2p: {enabled: true}}
 var fullContracts = map[string]string{
 	"local": "name: a\nengine: local\nengine_spec:\n  command: [sh, -c, 'echo $ARG_A']\n  shell: true\n  sandbox: namespaces" + fullCommon + fullRest +
 		"fallback: [{engine: docker, engine_spec: {command: [a], image: b}}, {engine: dagger, engine_spec: {command: [a]}}]\n",
-	"docker": "name: a\nengine: docker\nengine_spec:\n  command: [a, '{{args.a}}', '{{context.b}}']\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: true" + fullCommon + fullRest +
+	"docker": "name: a\nengine: docker\nengine_spec:\n  command: [a, '{{args.a}}', '{{context.b}}']\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: true\n  best_effort: true" + fullContainer + fullCommon + fullRest +
 		"fallback: [dagger, {engine: local, engine_spec: {command: [a]}}]\n",
-	"dagger": "name: a\nengine: dagger\nengine_spec:\n  command: [a]\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: false" + fullCommon + fullRest +
+	"dagger": "name: a\nengine: dagger\nengine_spec:\n  command: [a]\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: false\n  best_effort: true\n  cache: true" + fullContainer + fullCommon + fullRest +
 		"fallback: [docker]\n",
-	"praxis": "name: a\nengine: docker-sdk\nengineSpec:\n  command: [a]\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: true" + fullCommon + fullRest +
+	"praxis": "name: a\nengine: docker-sdk\nengineSpec:\n  command: [a]\n  image: busybox\n  user: nobody\n  privileged: true\n  read_only: true\n  best_effort: true" + fullContainer + fullCommon + fullRest +
 		"fallback: [{engine: dagger, engineSpec: {command: [a]}}]\n",
 }
 

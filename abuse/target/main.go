@@ -8,10 +8,14 @@ import (
 	"os"
 
 	"github.com/praxis-sdk/executor/abuse/internal/target"
+	"github.com/praxis-sdk/executor/internal/engines/docker/boot"
 	"github.com/praxis-sdk/executor/internal/engines/local"
 )
 
 func main() {
+	if boot.Invoked() {
+		boot.Main()
+	}
 	if local.ShimInvoked() {
 		local.ShimMain()
 	}

@@ -255,8 +255,8 @@ func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 // testDocker says that this machine is here to run the tests that need Docker: where they cannot, they fail.
 const testDocker = "EXECUTOR_TEST_DOCKER"
 
-// docker is the Docker daemon of this machine, as one test uses it.
-type docker struct {
+// dockerDaemon is the Docker daemon of this machine, as one test uses it.
+type dockerDaemon struct {
 	tb             testing.TB
 	name           string // of all that the test makes
 	composeCommand []string
@@ -264,7 +264,7 @@ type docker struct {
 }
 
 // needDocker is for tests that need a Docker daemon and compose. They are skipped where there is none.
-func needDocker(tb testing.TB) *docker {
+func needDocker(tb testing.TB) *dockerDaemon {
 	tb.Helper()
 	missing := func(format string, a ...any) {
 		tb.Helper()
@@ -273,7 +273,7 @@ func needDocker(tb testing.TB) *docker {
 		}
 		tb.Skipf(format, a...)
 	}
-	d := &docker{tb: tb, name: "executor-test-" + strings.ToLower(rand.Text()[:8]), env: map[string]string{}}
+	d := &dockerDaemon{tb: tb, name: "executor-test-" + strings.ToLower(rand.Text()[:8]), env: map[string]string{}}
 	if out, err := d.try("docker", "version", "--format", "{{.Server.Version}}"); err != nil {
 		missing("this test needs a Docker daemon: %v: %s", err, out)
 	}
@@ -302,7 +302,7 @@ func needDocker(tb testing.TB) *docker {
 const testLabel = "io.github.praxis-sdk.executor.test"
 
 // cleanUp takes away what the test made, whatever became of it, and nothing else: everything has its name.
-func (d *docker) cleanUp() {
+func (d *dockerDaemon) cleanUp() {
 	if d.tb.Failed() {
 		out, _ := d.tryCompose("logs", "--no-color", "--tail", "50")
 		d.tb.Logf("logs:\n%s", out)
@@ -322,13 +322,13 @@ func (d *docker) cleanUp() {
 	}
 }
 
-func (d *docker) url(user string) string {
+func (d *dockerDaemon) url(user string) string {
 	password := d.env["NATS_"+strings.ToUpper(user)+"_PASSWORD"]
 	return fmt.Sprintf("nats://%s:%s@127.0.0.1:%s", user, password, d.env["NATS_PORT"])
 }
 
 // command is ready to run, for five minutes at most.
-func (d *docker) command(args ...string) (*exec.Cmd, context.CancelFunc) {
+func (d *dockerDaemon) command(args ...string) (*exec.Cmd, context.CancelFunc) {
 	// Not the test's own context: that has ended when the test cleans up.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
@@ -340,18 +340,18 @@ func (d *docker) command(args ...string) (*exec.Cmd, context.CancelFunc) {
 	return cmd, cancel
 }
 
-func (d *docker) try(args ...string) (string, error) {
+func (d *dockerDaemon) try(args ...string) (string, error) {
 	cmd, cancel := d.command(args...)
 	defer cancel()
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-func (d *docker) tryCompose(args ...string) (string, error) {
+func (d *dockerDaemon) tryCompose(args ...string) (string, error) {
 	return d.try(append(slices.Clone(d.composeCommand), args...)...)
 }
 
-func (d *docker) compose(args ...string) {
+func (d *dockerDaemon) compose(args ...string) {
 	d.tb.Helper()
 	if out, err := d.tryCompose(args...); err != nil {
 		d.tb.Fatalf("docker compose %s: %v\n%s", strings.Join(args, " "), err, out)
@@ -359,7 +359,7 @@ func (d *docker) compose(args ...string) {
 }
 
 // docker returns what the command prints on its standard output.
-func (d *docker) docker(args ...string) string {
+func (d *dockerDaemon) docker(args ...string) string {
 	d.tb.Helper()
 	cmd, cancel := d.command(append([]string{"docker"}, args...)...)
 	defer cancel()
@@ -372,20 +372,20 @@ func (d *docker) docker(args ...string) string {
 	return string(out)
 }
 
-func (d *docker) inspect(into any, what string) {
+func (d *dockerDaemon) inspect(into any, what string) {
 	d.tb.Helper()
 	if err := json.Unmarshal([]byte(d.docker("inspect", "--format", "{{json .}}", what)), into); err != nil {
 		d.tb.Fatal(err)
 	}
 }
 
-func (d *docker) containers(service string) []string {
+func (d *dockerDaemon) containers(service string) []string {
 	d.tb.Helper()
 	return strings.Fields(d.docker("ps", "--all", "--quiet", "--filter", "label=com.docker.compose.project="+d.name, "--filter", "label=com.docker.compose.service="+service))
 }
 
 // healthy waits until so many containers of a service are.
-func (d *docker) healthy(service string, want int) {
+func (d *dockerDaemon) healthy(service string, want int) {
 	d.tb.Helper()
 	for deadline := time.Now().Add(90 * time.Second); ; {
 		states := d.docker("ps", "--filter", "label=com.docker.compose.project="+d.name, "--filter", "label=com.docker.compose.service="+service, "--format", "{{.Status}}")
@@ -400,7 +400,7 @@ func (d *docker) healthy(service string, want int) {
 }
 
 // fleet waits until so many executors are there.
-func (d *docker) fleet(c *client.Client, want int) []contracts.Presence {
+func (d *dockerDaemon) fleet(c *client.Client, want int) []contracts.Presence {
 	d.tb.Helper()
 	var fleet []contracts.Presence
 	eventually(d.tb, fmt.Sprintf("there are %d executors", want), func() bool {
@@ -415,7 +415,7 @@ func (d *docker) fleet(c *client.Client, want int) []contracts.Presence {
 }
 
 // processes are those of a container, by what /proc says of them.
-func (d *docker) processes(container string) []map[string]string {
+func (d *dockerDaemon) processes(container string) []map[string]string {
 	d.tb.Helper()
 	var list []map[string]string
 	text := d.docker("exec", container, "sh", "-c", "cat /proc/[0-9]*/status 2>/dev/null || true") // one that ends meanwhile has none
@@ -432,7 +432,7 @@ func (d *docker) processes(container string) []map[string]string {
 }
 
 // left is what there is of the project.
-func (d *docker) left() []string {
+func (d *dockerDaemon) left() []string {
 	d.tb.Helper()
 	var left []string
 	for _, list := range [][]string{
@@ -448,7 +448,7 @@ func (d *docker) left() []string {
 }
 
 // image is the name of an image, if the daemon has it, or of a stand-in for it.
-func (d *docker) image(name string, fill func(*rootfs)) string {
+func (d *dockerDaemon) image(name string, fill func(*rootfs)) string {
 	d.tb.Helper()
 	if _, err := d.try("docker", "image", "inspect", name); err == nil {
 		d.tb.Logf("%s is here", name)
@@ -630,6 +630,7 @@ func golangImage(r *rootfs) {
 	if err != nil {
 		r.tb.Fatal(err)
 	}
+	r.output(nil, "go", "mod", "download") // also what only other systems need, which a build here has not downloaded
 	cache := filepath.Join(r.output(nil, "go", "env", "GOMODCACHE"), "cache", "download")
 	for line := range strings.Lines(string(sums)) {
 		module, version, _ := strings.Cut(line, " ")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/praxis-sdk/executor/configs"
 	"github.com/praxis-sdk/executor/internal/bus"
+	"github.com/praxis-sdk/executor/internal/engines/docker"
 )
 
 // Files in the data directory of executor dev.
@@ -57,7 +58,7 @@ Requests may bring their own contracts. Tools run as ordinary processes with you
 }
 
 func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
-	config := configs.Development()
+	config := development()
 	if flags.config != "" {
 		if config, err = loadConfig(flags.config, config); err != nil {
 			return err
@@ -113,6 +114,13 @@ func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
 		p.printReady(s, server.URL(), data, flags)
 		return nil
 	})
+}
+
+// development is the configuration of dev where there is no file: it serves the engines that this machine offers.
+func development() configs.Config {
+	config := configs.Development()
+	config.Execution.Docker.Enabled = docker.Here()
+	return config
 }
 
 func (p *program) printReady(s *service, url, data string, flags devFlags) {

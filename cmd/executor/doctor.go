@@ -117,7 +117,7 @@ func (d *doctor) examine(flags *fleetFlags) {
 		d.say(findingOK, "configuration", flags.config, "")
 	default:
 		nats := config.NATS
-		config = configs.Development()
+		config = development()
 		config.NATS = nats
 	}
 	d.contracts(config)
@@ -159,7 +159,8 @@ func (d *doctor) engines(config configs.Config) {
 			}
 			continue
 		}
-		exit, err := try(d.ctx, e.name, engine)
+		found, err := try(d.ctx, e.name, engine)
+		exit := found.Exit
 		if c, ok := engine.(io.Closer); ok {
 			c.Close()
 		}
@@ -172,7 +173,13 @@ func (d *doctor) engines(config configs.Config) {
 			d.say(findingWarn, e.name, "runs tools, as ordinary processes of this user: no sandbox, no limits of memory, cpu and network", "execution.enable_sandboxing: true runs them in a sandbox; without one, give it a user of its own, and only tools that you trust")
 		default:
 			state, detail := isolation(engine, exit.Isolation)
+			if found.About != "" {
+				detail += "; " + found.About
+			}
 			d.say(state, e.name, "runs tools; "+detail, "")
+		}
+		for _, lack := range found.Lacks {
+			d.say(findingWarn, e.name, lack.What, lack.Mend)
 		}
 		if e.name == contracts.EngineLocal {
 			d.limits(engine)
@@ -280,18 +287,22 @@ func isolation(engine engines.Engine, is contracts.Isolation) (state, text strin
 }
 
 // try runs a tool that does nothing.
-func try(ctx context.Context, name string, engine engines.Engine) (engines.Exit, error) {
+func try(ctx context.Context, name string, engine engines.Engine) (engines.Examination, error) {
+	if examiner, is := engine.(engines.Examiner); is {
+		return examiner.Examine(ctx)
+	}
 	if err := engine.Ready(ctx); err != nil {
-		return engines.Exit{}, err
+		return engines.Examination{}, err
 	}
 	list, err := contracts.ParseContracts("doctor", []byte("{name: doctor, engine: "+name+", engine_spec: {command: [\"/bin/true\"]}}"))
 	if err != nil {
-		return engines.Exit{}, err
+		return engines.Examination{}, err
 	}
-	return engine.Run(ctx, &engines.Job{
+	exit, err := engine.Run(ctx, &engines.Job{
 		ID: "doctor", Attempt: 1, Contract: list[0], Spec: list[0].Spec,
 		Starting: func() error { return nil }, Progress: func(string, string, float64) {},
 	}, io.Discard, io.Discard)
+	return engines.Examination{Exit: exit}, err
 }
 
 func (d *doctor) nats(config configs.Config, flags *fleetFlags) {

@@ -156,6 +156,9 @@ func (p *program) printResult(r *client.Result) error {
 	if !r.Time.IsZero() {
 		add("ended", r.Time.Local().Format(time.DateTime)+" ("+age(r.Time)+" ago)")
 	}
+	for _, note := range r.Notes {
+		add("note", note)
+	}
 	if r.Isolation != nil { // not where nobody knows how the tool ended
 		add("isolation", fmt.Sprintf("%s, network %s, limits %s", cmp.Or(r.Isolation.Tier, "none"), cmp.Or(r.Isolation.Network, "host"), cmp.Or(r.Isolation.Limits, "none")))
 	}

@@ -26,6 +26,8 @@ import (
 	"github.com/praxis-sdk/executor/internal/bus"
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/dagger"
+	"github.com/praxis-sdk/executor/internal/engines/docker"
 	"github.com/praxis-sdk/executor/internal/engines/local"
 	"github.com/praxis-sdk/executor/internal/executor"
 )
@@ -36,6 +38,14 @@ var engineTable = []engineEntry{
 	{contracts.EngineLocal, func(c configs.Config) bool { return c.Execution.Local.Enabled },
 		func(c configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error) {
 			return local.New(c.LocalEngine(dataDir), log)
+		}},
+	{contracts.EngineDocker, func(c configs.Config) bool { return c.Execution.Docker.Enabled },
+		func(c configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error) {
+			return docker.New(c.DockerEngine(dataDir), log)
+		}},
+	{contracts.EngineDagger, func(c configs.Config) bool { return c.Execution.Dagger.Enabled },
+		func(c configs.Config, dataDir string, log zerolog.Logger) (engines.Engine, error) {
+			return dagger.New(c.DaggerEngine(dataDir), log)
 		}},
 }
 
@@ -183,10 +193,6 @@ func (s *service) buildEngines() error {
 			continue
 		}
 		s.engines[e.name] = engine
-	}
-	if s.config.Execution.Dagger.Enabled {
-		s.log.Warn().Str("engine", contracts.EngineDagger).Str("reason", "this version has no Dagger engine").Msg("engine not served")
-		reasons = append(reasons, "dagger: this version has no Dagger engine")
 	}
 	if len(s.engines) == 0 {
 		return fmt.Errorf("there is no engine to serve:\n%s", strings.Join(reasons, "\n"))

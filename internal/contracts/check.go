@@ -101,6 +101,12 @@ func (d *decoder) checkSpec(n *yaml.Node, path string, spec Spec, params Paramet
 	if strings.ContainsFunc(container.User, notGraphic) {
 		bad("user", "%s is not a user: it holds white space or control characters", quote(container.User))
 	}
+	if child(n, "shm_size") != nil && container.ShmSize <= 0 {
+		bad("shm_size", "must be above 0")
+	}
+	if child(n, "platform") != nil && !platformText.MatchString(container.Platform) {
+		bad("platform", "%s is not a platform; write the system and the processor, as linux/amd64 or linux/arm/v7", quote(container.Platform))
+	}
 }
 
 func containerOf(spec Spec) (*ContainerSpec, bool) {
@@ -137,7 +143,7 @@ func (d *decoder) checkCommand(n *yaml.Node, path string, spec Spec, params Para
 	for i, text := range command.Argv {
 		at := element(path, i)
 		switch {
-		case shell || d.flawed(at) || !placeholder.MatchString(text):
+		case shell || d.flawed(at) || !placeholder.MatchString(text) || i >= len(list.Content): // the key is there twice, which is told
 		case shellText(command.Argv, i):
 			d.problem(list.Content[i], at, "holds %s: arguments are never put into shell text; use \"$ARG_<NAME>\" in it", placeholder.FindString(text))
 		default:

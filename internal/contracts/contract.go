@@ -95,11 +95,11 @@ func (c *Contract) SpecFor(engine string) Spec {
 	switch s := c.Spec.(type) {
 	case *DockerSpec:
 		if engine == EngineDagger {
-			return &DaggerSpec{s.ContainerSpec}
+			return &DaggerSpec{ContainerSpec: s.ContainerSpec}
 		}
 	case *DaggerSpec:
 		if engine == EngineDocker && s.Image != "" {
-			return &DockerSpec{s.ContainerSpec}
+			return &DockerSpec{ContainerSpec: s.ContainerSpec}
 		}
 	}
 	return nil

@@ -122,6 +122,7 @@ type Result struct {
 	Timings      *Timings          `json:"timings,omitempty"`
 	Usage        *Usage            `json:"usage,omitempty"`
 	Isolation    *Isolation        `json:"isolation,omitempty"`
+	Notes        []string          `json:"notes,omitempty"`  // for people: what was not as the contract asked, or as one would expect
 	Labels       map[string]string `json:"labels,omitempty"` // those of the request
 	Time         time.Time         `json:"time,omitzero"`
 }
@@ -139,6 +140,11 @@ type Timings struct {
 	PrepareMS float64 `json:"prepare_ms"` // from the fetch to the start of the tool
 	RunMS     float64 `json:"run_ms"`     // from the start of the tool to its end, its whole tree gone
 	TotalMS   float64 `json:"total_ms"`   // all of it
+
+	// Parts of PrepareMS, where the engine has such a part.
+	PullMS   float64 `json:"pull_ms,omitempty"`   // until the image was there
+	CreateMS float64 `json:"create_ms,omitempty"` // of the container
+	StartMS  float64 `json:"start_ms,omitempty"`  // of the container
 }
 
 // Usage is what a run used. What the engine cannot measure is absent.
@@ -149,7 +155,7 @@ type Usage struct {
 
 // Isolation says what kept the tool apart from the host.
 type Isolation struct {
-	Tier    string `json:"tier"`    // namespaces, bubblewrap, landlock, or none: an ordinary process
-	Network string `json:"network"` // none, or host: that of the executor
+	Tier    string `json:"tier"`    // container, namespaces, bubblewrap, landlock, or none: an ordinary process
+	Network string `json:"network"` // none; host: that of the executor; bridge or a name: that of the container's daemon
 	Limits  string `json:"limits"`  // none, rlimit or cgroup
 }

@@ -83,10 +83,17 @@ func (*LocalSpec) Engine() string { return EngineLocal }
 // ContainerSpec is what the engine_specs of docker and dagger have beyond CommonSpec.
 type ContainerSpec struct {
 	CommonSpec
-	Image      string `json:"image,omitempty"`
-	User       string `json:"user,omitempty"`
-	Privileged bool   `json:"privileged,omitempty"`
-	ReadOnly   *bool  `json:"read_only,omitempty"` // root file system; nil: as the operator configured
+	Image      string     `json:"image,omitempty"`
+	Entrypoint Entrypoint `json:"entrypoint,omitzero"` // stands before the command; nil: the image's
+	User       string     `json:"user,omitempty"`
+	Privileged bool       `json:"privileged,omitempty"`
+	ReadOnly   *bool      `json:"read_only,omitempty"` // root file system; nil: as the operator configured
+	Tmpfs      Tmpfs      `json:"tmpfs,omitempty"`
+	ShmSize    Size       `json:"shm_size,omitempty"` // of /dev/shm; 0: as the operator configured
+	Ulimits    Ulimits    `json:"ulimits,omitempty"`
+	GPUs       GPUs       `json:"gpus,omitempty"`
+	Platform   string     `json:"platform,omitempty"`    // of the image, as linux/arm64; "": the daemon's
+	BestEffort bool       `json:"best_effort,omitempty"` // limits and isolation that the engine cannot enforce are left out, and the result says so
 }
 
 // DockerSpec is the engine_spec of the docker engine.
@@ -96,7 +103,10 @@ type DockerSpec struct{ ContainerSpec }
 func (*DockerSpec) Engine() string { return EngineDocker }
 
 // DaggerSpec is the engine_spec of the dagger engine. Its image may be left to the operator's default_image.
-type DaggerSpec struct{ ContainerSpec }
+type DaggerSpec struct {
+	ContainerSpec
+	Cache bool `json:"cache,omitempty"` // what was run before with the same image, files, arguments and variables is not run again
+}
 
 // Engine is EngineDagger.
 func (*DaggerSpec) Engine() string { return EngineDagger }

@@ -5,6 +5,7 @@ package engines
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
@@ -19,7 +20,8 @@ type Engine interface {
 	// that says what is missing and how to mend it.
 	Ready(context.Context) error
 
-	// Run runs one attempt of a tool and blocks until nothing of it is left: no process, no container, no directory.
+	// Run runs one attempt of a tool and blocks until nothing of it is left: no process, no directory. A container in which
+	// nothing runs any more may still be about to be removed, which the engine sees to.
 	// Output goes to the writers as it appears, each called by one goroutine at a time, and never after Run has
 	// returned; a writer that blocks makes the tool wait, and one that fails has its stream read and dropped.
 	//
@@ -29,6 +31,23 @@ type Engine interface {
 	// When ctx is done the tool is asked to stop, and after a grace period it is stopped, with all that it started.
 	Run(ctx context.Context, job *Job, stdout, stderr io.Writer) (Exit, error)
 }
+
+// Examiner is an engine that can say more about itself than that it can take work.
+type Examiner interface {
+	// Examine runs a tool that does nothing and says what the engine is and cannot do here. An error means that it cannot run one,
+	// and says how to mend that.
+	Examine(context.Context) (Examination, error)
+}
+
+// Examination is what an engine found out about itself.
+type Examination struct {
+	Exit  Exit   // of the tool that does nothing
+	About string // what it runs tools with, in a few words
+	Lacks []Lack
+}
+
+// Lack is something that an engine cannot do or enforce here.
+type Lack struct{ What, Mend string }
 
 // Job is what an engine is to run.
 type Job struct {
@@ -58,4 +77,16 @@ type Exit struct {
 	OOMKilled bool   // ended because it went over its memory limit
 	Usage     contracts.Usage
 	Isolation contracts.Isolation
+	Stages    Stages
+
+	// Notes say what was not as the contract asked or as a reader would expect, as limits that were left out. They are for
+	// people, and go into the result.
+	Notes []string
+}
+
+// Stages say how long the parts of a run's preparation took; 0 where there was no such part.
+type Stages struct {
+	Pull   time.Duration // until the image was there
+	Create time.Duration // of the container
+	Start  time.Duration // of the container, until its first process runs
 }

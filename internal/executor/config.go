@@ -27,6 +27,9 @@ type Policy struct {
 	EnvPassthrough  []string `json:"env_passthrough"`  // variables of the executor that contracts may pass on
 	Privileged      bool     `json:"privileged"`       // privileged containers
 	DockerSocket    bool     `json:"docker_socket"`    // the docker socket inside of containers
+	Root            bool     `json:"root"`             // containers whose user is root, inside of them
+	GPUs            bool     `json:"gpus"`             // graphics processors inside of containers
+	Images          []string `json:"images"`           // patterns of images that containers may be of; none: all
 	ReplyPrefixes   []string `json:"reply_prefixes"`   // where answers may go, as _INBOX.
 	Local           Local    `json:"local"`
 }

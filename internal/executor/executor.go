@@ -72,6 +72,7 @@ type run struct {
 	output  *output
 	started time.Time // of the tool; zero: not yet
 	ended   time.Time
+	stages  engines.Stages // of its preparation
 }
 
 // stop is why a run has to stop.

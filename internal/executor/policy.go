@@ -53,6 +53,9 @@ func (p Policy) CheckContract(c *contracts.Contract, spec contracts.Spec, inline
 	if container := containerOf(spec); container != nil && container.Privileged && !p.Privileged {
 		return denied("privileged: true", "policy.privileged")
 	}
+	if container := containerOf(spec); container != nil && container.GPUs != "" && !p.GPUs {
+		return denied("gpus: "+string(container.GPUs), "policy.gpus")
+	}
 	for _, m := range common.Mounts {
 		if err := p.checkMount(c, m); err != nil {
 			return err

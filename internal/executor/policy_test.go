@@ -33,6 +33,8 @@ func TestPolicy(t *testing.T) {
 		"another network":                {Policy{Network: []string{"bridge"}}, `command: [x], network: host`, true, "network: host"},
 		"privileged denied":              {nothing, `command: [x], privileged: true`, false, "policy.privileged"},
 		"privileged allowed":             {Policy{Privileged: true}, `command: [x], privileged: true`, true, ""},
+		"gpus denied":                    {nothing, `command: [x], gpus: all`, false, "policy.gpus"},
+		"gpus allowed":                   {Policy{GPUs: true}, `command: [x], gpus: all`, true, ""},
 		"mount without roots":            {nothing, `command: [x], mounts: {` + inside + `: /x}`, false, "policy.mounts"},
 		"mount below a root":             {Policy{Mounts: []string{root}}, `command: [x], mounts: {` + inside + `: /x}`, true, ""},
 		"mount by ..":                    {Policy{Mounts: []string{inside}}, `command: [x], mounts: {` + inside + `/../data/../..: /x}`, true, "is not below"},

@@ -58,7 +58,7 @@ func (r *run) report(exit engines.Exit, err error) contracts.Settlement {
 		result.ExitCode = &exit.Code
 	}
 	r.fill(result)
-	result.Isolation = &exit.Isolation
+	result.Isolation, result.Notes = &exit.Isolation, exit.Notes
 	if exit.Usage != (contracts.Usage{}) {
 		result.Usage = &exit.Usage
 	}
@@ -330,6 +330,7 @@ func (r *run) resultOf(why *contracts.Error) *contracts.Result {
 	if !r.started.IsZero() {
 		timings.PrepareMS = milliseconds(r.started.Sub(r.fetched))
 		timings.RunMS = milliseconds(r.ended.Sub(r.started))
+		timings.PullMS, timings.CreateMS, timings.StartMS = milliseconds(r.stages.Pull), milliseconds(r.stages.Create), milliseconds(r.stages.Start)
 	}
 	result.Timings = timings
 	return result

@@ -43,7 +43,7 @@ func (r *run) run() (engines.Exit, error) {
 		Progress: r.progress,
 	}
 	exit, err := e.engines[r.delivery.Engine].Run(r.ctx, job, r.output.writer(contracts.Stdout), r.output.writer(contracts.Stderr))
-	r.ended = time.Now()
+	r.ended, r.stages = time.Now(), exit.Stages
 	r.output.close()
 	return exit, err
 }

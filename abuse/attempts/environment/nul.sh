@@ -7,5 +7,6 @@
 # bubblewrap: refused
 # landlock: refused
 # none: refused
+# container: refused
 # bare: refused: no variable can hold a NUL
 echo "OPEN: it was run"

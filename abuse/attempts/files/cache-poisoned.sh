@@ -8,6 +8,7 @@
 # bubblewrap: not stopped: a named cache is shared by all runs that name it: that is what it is for
 # landlock: not stopped: a named cache is shared by all runs that name it: that is what it is for
 # none: not stopped: a named cache is shared by all runs that name it: that is what it is for
+# container: not stopped: a named cache is shared by all runs that name it: that is what it is for
 if [ "$ARG_RUN" = 1 ]; then
 	echo planted >cache/planted
 elif [ -e cache/planted ]; then

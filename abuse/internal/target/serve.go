@@ -28,7 +28,7 @@ func Serve(stdin io.Reader, stdout io.Writer) error {
 	if i < 0 {
 		return fmt.Errorf("there is no tier %q", order.Tier)
 	}
-	s := &server{order: order, events: json.NewEncoder(stdout)}
+	s := &server{tier: Tiers[i], order: order, events: json.NewEncoder(stdout)}
 	engine, err := Tiers[i].New(order.DataDir)
 	if err == nil {
 		s.engine = engine
@@ -48,6 +48,7 @@ func Serve(stdin io.Reader, stdout io.Writer) error {
 }
 
 type server struct {
+	tier   Tier
 	order  Order
 	engine engines.Engine
 
@@ -82,13 +83,16 @@ func (s *server) carryOut() (report Report, err error) {
 	return report, err
 }
 
+// cacheName is the named cache of attempts.
+const cacheName = "abuse"
+
 // attempt makes one run of the attempt.
 func (s *server) attempt(run int, output *record) (report Report, err error) {
-	job := jobOf(s.order.Command)
+	job := s.jobOf(s.order.Command)
 	spec := job.Spec.Common()
 	spec.MemoryLimit, spec.PidsLimit = contracts.Size(s.order.Memory), s.order.Pids
 	if s.order.Cache {
-		spec.CacheMounts = contracts.CacheMounts{{Name: "cache", Path: "~/cache"}}
+		spec.CacheMounts = contracts.CacheMounts{{Name: cacheName, Path: "~/cache"}}
 	}
 	job.Args = map[string]any{"run": run}
 	for name, value := range s.order.Args {
@@ -122,7 +126,7 @@ func (s *server) attempt(run int, output *record) (report Report, err error) {
 
 // startVictim begins a run that has a secret. The function that it returns ends it, and reports whether it had ended before.
 func (s *server) startVictim() (end func() (died bool), err error) {
-	job := jobOf([]string{"/bin/sh", "-c", `echo "$ARG_SECRET" >secret; echo up; exec sleep 1000`})
+	job := s.jobOf([]string{"/bin/sh", "-c", `echo "$ARG_SECRET" >secret; echo up; exec sleep 1000`})
 	job.Args = map[string]any{"secret": s.order.Victim, "suite": s.order.Args["mark"]}
 	up := make(chan struct{})
 	output := &record{tell: func(e Event) {
@@ -155,9 +159,13 @@ func (s *server) startVictim() (end func() (died bool), err error) {
 	}, nil
 }
 
-func jobOf(command []string) *engines.Job {
-	spec := &contracts.LocalSpec{CommonSpec: contracts.CommonSpec{Command: contracts.Command{Argv: slices.Clone(command)}}}
-	c := &contracts.Contract{Name: "attempt", Engine: contracts.EngineLocal, Spec: spec}
+func (s *server) jobOf(command []string) *engines.Job {
+	common := contracts.CommonSpec{Command: contracts.Command{Argv: slices.Clone(command)}}
+	var spec contracts.Spec = &contracts.LocalSpec{CommonSpec: common}
+	if s.tier.Spec != nil {
+		spec = s.tier.Spec(common)
+	}
+	c := &contracts.Contract{Name: "attempt", Engine: spec.Engine(), Spec: spec}
 	return &engines.Job{ID: "attempt", Attempt: 1, Contract: c, Spec: spec, Starting: func() error { return nil }, Progress: func(string, string, float64) {}}
 }
 

@@ -7,9 +7,13 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
 	"github.com/praxis-sdk/executor/internal/engines/local"
 )
+
+// Container is the tier of the Docker engine.
+const Container = "container"
 
 // Bare is the tier to which the others are compared.
 const Bare = "bare"
@@ -19,6 +23,10 @@ type Tier struct {
 	Name string
 	// Optional: not every machine is expected to offer it.
 	Optional bool
+	// Root: it is offered to root alone, and by the daemon's leave.
+	Root bool
+	// Spec makes the spec of its engine from what all engines share; nil: that of the local engine.
+	Spec func(contracts.CommonSpec) contracts.Spec
 	// New makes its engine. An error is the reason why this machine does not offer it.
 	New func(dataDir string) (engines.Engine, error)
 }
@@ -30,6 +38,7 @@ var Tiers = []Tier{
 	sandboxed(local.TierBubblewrap, true),
 	sandboxed(local.TierLandlock, true),
 	{Name: local.TierNone, New: func(dataDir string) (engines.Engine, error) { return newLocal(dataDir, func(*local.Config) {}) }},
+	{Name: Container, Root: true, New: newContainer, Spec: containerSpec},
 }
 
 // sandboxed is a tier of the local engine's sandbox.

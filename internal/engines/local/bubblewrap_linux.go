@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path"
@@ -17,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/praxis-sdk/executor/internal/engines"
 	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
 
@@ -159,7 +159,7 @@ func openRoom(plan *sandbox.Plan) (*room, error) {
 	if err := b.list(plan); err != nil {
 		return nil, err
 	}
-	args, err := memoryFile("args", strings.Join(b.args, "\x00")+"\x00")
+	args, err := engines.MemoryFile("args", []byte(strings.Join(b.args, "\x00")+"\x00"))
 	if err != nil {
 		return nil, err
 	}
@@ -365,7 +365,7 @@ func (b *bubblewrap) list(p *sandbox.Plan) error {
 	b.add("--perms", "1777", "--size", strconv.FormatInt(p.TempSize, 10), "--tmpfs", sandbox.Temp)
 	b.add("--perms", "1777", "--size", strconv.FormatInt(p.SharedSize, 10), "--tmpfs", "/dev/shm")
 	for _, file := range p.Files {
-		f, err := memoryFile(path.Base(file.Path), file.Text)
+		f, err := engines.MemoryFile(path.Base(file.Path), []byte(file.Text))
 		if err != nil {
 			return err
 		}
@@ -393,21 +393,4 @@ func (b *bubblewrap) list(p *sandbox.Plan) error {
 	}
 	b.add("--remount-ro", "/", "--chdir", "/")
 	return nil
-}
-
-// memoryFile is a file that is in no directory, at its beginning.
-func memoryFile(name, text string) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err = f.WriteString(text); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }

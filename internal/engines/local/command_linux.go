@@ -44,11 +44,8 @@ func command(job *engines.Job, spec *contracts.LocalSpec, see *view, dir string,
 	if spec.Shell {
 		return "/bin/sh", []string{"/bin/sh", "-c", spec.Command.Text()}, nil
 	}
-	if argv, err = contracts.Expand(spec.Command.Argv, job.Args, job.Context); err != nil {
+	if argv, err = job.Argv(); err != nil {
 		return "", nil, err
-	}
-	if len(argv) == 0 || argv[0] == "" {
-		return "", nil, contracts.Errorf(contracts.InvalidArgs, "the command is empty: its first element stands for an argument that was not given")
 	}
 	base := dir
 	if spec.Cwd == "" && job.Contract.BaseDir != "" {

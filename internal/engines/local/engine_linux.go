@@ -244,7 +244,7 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 		if !see.plan.HostNetwork {
 			exit.Isolation.Network = "none"
 		}
-		text, err := arguments(job)
+		text, err := job.ArgsText()
 		if err != nil {
 			return exit, err
 		}
@@ -418,7 +418,7 @@ type streams struct {
 func openStreams(stdin []byte, capture bool) (*streams, error) {
 	s := &streams{}
 	var err error
-	if s.files[0], err = inputFile(stdin); err != nil {
+	if s.files[0], err = engines.StdinFile(stdin); err != nil {
 		return nil, err
 	}
 	for i := range s.outputs {
@@ -441,26 +441,6 @@ func (s *streams) give(user int) {
 			_ = unix.Fchown(int(s.files[i+1].Fd()), user, user) // then it cannot be opened again
 		}
 	}
-}
-
-// inputFile holds the tool's stdin in memory: a pipe would need somebody to feed it, and to stop when nobody reads.
-func inputFile(stdin []byte) (*os.File, error) {
-	if len(stdin) == 0 {
-		return os.Open(os.DevNull)
-	}
-	fd, err := unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "stdin")
-	if _, err = f.Write(stdin); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // pipe is os.Pipe whose write end stays in blocking mode, as a tool expects of its stdout.

@@ -5,27 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
-
-// hiding is the secret that a path of the host is, or lies in; "" where there is none. Nothing of it is shown to a tool.
-func hiding(secrets []string, path string) string {
-	resolved, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return ""
-	}
-	for _, secret := range secrets {
-		if s, err := filepath.EvalSymlinks(secret); err == nil && within(s, resolved) {
-			return secret
-		}
-	}
-	return ""
-}
-
-func secretError(what, secret string) error {
-	return contracts.Errorf(contracts.PolicyDenied, "%s is the executor's own, or lies in what is (%s): no tool sees that; keep what tools need in another place", what, secret)
-}
 
 // place is where a mount leads to: a directory or file of the host without links, and where tools see it.
 type place struct{ source, at string }
@@ -42,7 +23,7 @@ func placesOf(binds []sandbox.Bind) (list []place) {
 
 // cover puts nothing over secrets that lie in what is visible: an empty directory, or /dev/null. It is done for each run,
 // because links may have changed and files come since the last. The executor's own directories of the run, which are what
-// the run is to see, lie in a secret; what else does is not shown at all (see hiding).
+// the run is to see, lie in a secret; what else does is not shown at all (see engines.WithinSecret).
 func (v *view) cover(secrets []string, empty string) {
 	all := placesOf(v.plan.Binds)
 	for _, secret := range secrets {

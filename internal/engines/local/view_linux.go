@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
 	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
 )
 
@@ -45,7 +46,7 @@ func systemView(config Sandbox, root string, user int) *view {
 			continue // a name that is no pattern, and is not there
 		}
 		for _, path := range paths {
-			if hiding(config.Secrets, path) == "" {
+			if engines.WithinSecret(config.Secrets, path) == "" {
 				v.showSystem(path)
 			}
 		}
@@ -176,55 +177,30 @@ func showable(c *contracts.Contract, dir, resolved string, roots, secrets []stri
 	if slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/") || strings.HasPrefix(dir, sandbox.Home+"/") && strings.HasPrefix(dir, sandbox.ArgsFile) {
 		return contracts.Errorf(contracts.SpawnFailed, "the directory %s of the contract cannot be shown to a tool in a sandbox, where %s is another one; keep tools in a directory of their own", dir, dir)
 	}
-	if secret := hiding(secrets, dir); secret != "" {
-		return secretError("the directory "+dir+" of the contract", secret)
+	if secret := engines.WithinSecret(secrets, dir); secret != "" {
+		return engines.SecretError("the directory "+dir+" of the contract", secret)
 	}
 	if c.File != "" { // the operator's own
 		return nil
 	}
-	if below(roots, resolved, false) {
+	if engines.BelowRoots(roots, resolved, false) {
 		return nil
 	}
 	return contracts.Errorf(contracts.PolicyDenied, "%s, the directory of a contract that came over the bus, is not among those that tools see on this executor; its operator can allow it by policy.mounts or execution.local.sandbox.paths", dir)
 }
 
-// below reports whether a resolved path lies in one of the roots, which are as policy.mounts has them.
-func below(roots []string, path string, write bool) bool {
-	for _, root := range roots {
-		root, writable := strings.CutSuffix(root, ":rw")
-		if write && !writable {
-			continue
-		}
-		if root, err := filepath.EvalSymlinks(root); err == nil {
-			if rest, err := filepath.Rel(root, path); err == nil && filepath.IsLocal(rest) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// mountSource resolves what a contract mounts, and looks again whether it may: links can have changed since the policy was
-// asked.
+// mountSource is engines.MountSource, of a mount that has a place in the sandbox.
 func (v *view) mountSource(c *contracts.Contract, m contracts.Mount, roots, secrets []string) (source string, writable bool, err error) {
-	source = m.Source
-	if !filepath.IsAbs(source) {
-		source = filepath.Join(c.BaseDir, source)
+	if source, writable, err = engines.MountSource(c, m, roots); err != nil {
+		return "", false, err
 	}
-	if source, err = filepath.EvalSymlinks(source); err != nil {
-		return "", false, contracts.Errorf(contracts.PolicyDenied, "mounts: %s: it must be there before it can be mounted (%s)", m.Source, err)
-	}
-	if secret := hiding(secrets, source); secret != "" {
-		return "", false, secretError("mounts: "+m.Source, secret)
+	if secret := engines.WithinSecret(secrets, source); secret != "" {
+		return "", false, engines.SecretError("mounts: "+m.Source, secret)
 	}
 	for _, taken := range reserved {
 		if m.Target == taken && taken != sandbox.Temp {
 			return "", false, contracts.Errorf(contracts.SpawnFailed, "mounts: %s has its place in the sandbox already; mount %s elsewhere", m.Target, m.Source)
 		}
-	}
-	writable = m.Mode == "rw" || m.Mode == "" && c.Praxis && below(roots, source, true)
-	if !below(roots, source, writable) {
-		return "", false, contracts.Errorf(contracts.PolicyDenied, "mounts: %s is not below a directory that this executor may mount; its operator can allow it by policy.mounts", m.Source)
 	}
 	return source, writable, nil
 }

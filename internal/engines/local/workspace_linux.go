@@ -1,7 +1,6 @@
 package local
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -283,16 +282,8 @@ func (s *space) make() (*workspace, error) {
 	return w, nil
 }
 
-// arguments is the file that ARGS_FILE names.
-func arguments(job *engines.Job) ([]byte, error) {
-	return json.Marshal(struct {
-		Args    map[string]any `json:"args"`
-		Context map[string]any `json:"context"`
-	}{orEmpty(job.Args), orEmpty(job.Context)})
-}
-
 func (w *workspace) fill(job *engines.Job) error {
-	text, err := arguments(job)
+	text, err := job.ArgsText()
 	if err != nil {
 		return err
 	}
@@ -304,13 +295,6 @@ func (w *workspace) fill(job *engines.Job) error {
 	}
 	w.looks[3], err = w.lookAtArgs()
 	return err
-}
-
-func orEmpty(m map[string]any) map[string]any {
-	if m == nil {
-		return map[string]any{}
-	}
-	return m
 }
 
 // link makes named caches appear below the HOME of a tool without a sandbox.

@@ -12,6 +12,7 @@
 //	lines:N:INTERVAL             prints "line 1" to "line N", with a pause after each
 //	flood:SIZE flooderr:SIZE     prints lines of 16 bytes that count, see enginetest.Flood; a size may end in K, M or G
 //	closeout closeerr            closes the stream
+//	choke                        makes stdout and stderr such that writing does not wait, and fills them until nobody has read for a second
 //	pipesize:BYTES               makes the pipe behind stdout that large
 //
 // What it was given:
@@ -136,6 +137,8 @@ func step(script []string) (int, error) {
 		err = os.Stdout.Close()
 	case "closeerr":
 		err = os.Stderr.Close()
+	case "choke":
+		err = choke()
 	case "pipesize":
 		err = pipeSize(rest)
 
@@ -308,6 +311,33 @@ func flood(to *os.File, text string) error {
 			return err
 		}
 		size -= n
+	}
+	return nil
+}
+
+func choke() error {
+	block := make([]byte, 4096) // whole pages: nothing fits behind the last one
+	for _, fd := range []int{1, 2} {
+		if err := syscall.SetNonblock(fd, true); err != nil {
+			return err
+		}
+	}
+	for last := time.Now(); time.Since(last) < time.Second; {
+		full := true
+		for _, fd := range []int{1, 2} {
+			switch _, err := syscall.Write(fd, block); err {
+			case nil:
+				full = false
+			case syscall.EAGAIN, syscall.EINTR:
+			default:
+				return err
+			}
+		}
+		if full {
+			time.Sleep(time.Millisecond)
+		} else {
+			last = time.Now()
+		}
 	}
 	return nil
 }

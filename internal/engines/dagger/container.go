@@ -1,0 +1,512 @@
+package dagger
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"os"
+	posix "path"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/dagger/querybuilder"
+	"github.com/distribution/reference"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/dagger/inside"
+)
+
+// image is what its configuration says about programs.
+type image struct {
+	Path       string   `json:"path"`
+	Workdir    string   `json:"workdir"`
+	Entrypoint []string `json:"entrypoint"`
+}
+
+// container is what a run needs, before anything was asked of the engine.
+type container struct {
+	job     *engines.Job
+	spec    *contracts.DaggerSpec
+	image   string
+	argv    []string
+	args    []byte // for ARGS_FILE
+	env     []string
+	secrets map[string]string // variables that the engine shows to nobody
+	mounts  []mount
+	socket  string // of the Docker daemon, on the host; "": none
+	bare    string // why no program of ours stands beside the tool; "": one does
+}
+
+// plan resolves all that needs no engine. An error is a *contracts.Error.
+func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec, image string) (*container, error) {
+	c := &container{job: job, spec: spec, image: image, secrets: map[string]string{}, socket: e.config.DockerSocket}
+	if err := e.mayUse(image); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.argv, err = job.Argv(); err != nil {
+		return nil, err
+	}
+	if c.args, err = job.ArgsText(); err != nil {
+		return nil, contracts.Errorf(contracts.InvalidArgs, "write the file of arguments: %s", err)
+	}
+	variables := contracts.Environment{
+		Base:     map[string]string{"HOME": inside.Home, "TMPDIR": inside.Temp, "LANG": "C.UTF-8"},
+		Contract: spec.Env, Args: job.Args, Context: job.Context,
+		ArgsEnv: job.Contract.ArgsEnv, Declared: job.Contract.Parameters.Names(), ArgsFile: inside.ArgsFile,
+	}
+	// They may be secrets of the executor. As such they are neither in the engine's cache nor in what it tells about runs.
+	for name, value := range job.Passthrough {
+		if !utf8.ValidString(value) {
+			return nil, contracts.Errorf(contracts.SpawnFailed, "env_passthrough: the value of %s is not UTF-8, and the dagger engine takes nothing else", name)
+		}
+		c.secrets[name] = value
+	}
+	variables.Passthrough = job.Passthrough
+	all, err := variables.Variables()
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range all {
+		name, value, _ := strings.Cut(entry, "=")
+		if secret, is := c.secrets[name]; is && secret == value {
+			continue
+		}
+		delete(c.secrets, name) // an argument of that name came later
+		c.env = append(c.env, entry)
+	}
+	c.mounts, err = e.mountsOf(job.Contract, spec)
+	return c, err
+}
+
+// mayUse is nil where the operator allows an image (policy.images).
+func (e *Engine) mayUse(image string) error {
+	if image == "" || len(e.config.Images) == 0 {
+		return nil
+	}
+	named, err := engines.ImageName(image)
+	if err != nil {
+		return err
+	}
+	var digests []string
+	if digested, is := named.(reference.Digested); is {
+		digests = []string{digested.Digest().String()}
+	}
+	if !engines.ImageAllowed(e.config.Images, named, digests) {
+		return contracts.Errorf(contracts.PolicyDenied, "image: %s is not among those that this executor may use; its operator can allow it by policy.images", image)
+	}
+	return nil
+}
+
+// under reports whether a path is dir or lies below it.
+func under(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+
+// home makes a path of "~/…".
+func home(path string) string {
+	if rest, is := strings.CutPrefix(path, "~/"); is {
+		return posix.Join(inside.Home, rest)
+	}
+	return path
+}
+
+// quote writes a string for a query.
+func quote(s string) string {
+	text, _ := querybuilder.MarshalGQL(context.Background(), s) // of a string it cannot fail
+	return text
+}
+
+// sources asks for all that the container is made of: directories, caches, secrets, sockets. It returns their ids by name.
+func (s *session) sources(ctx context.Context, c *container) (map[string]string, error) {
+	var fields []string
+	for i, m := range c.mounts {
+		switch {
+		case m.socket:
+			fields = append(fields, fmt.Sprintf("m%d:host{unixSocket(path:%s){id}}", i, quote(m.source)))
+		case m.file:
+			fields = append(fields, fmt.Sprintf("m%d:host{file(path:%s,noCache:true){id}}", i, quote(m.source)))
+		default:
+			fields = append(fields, fmt.Sprintf("m%d:host{directory(path:%s,noCache:true){id}}", i, quote(m.source)))
+		}
+	}
+	for i, cache := range c.spec.CacheMounts {
+		fields = append(fields, fmt.Sprintf("c%d:cacheVolume(key:%s){id}", i, quote("executor-"+cache.Name)))
+	}
+	for i, name := range slices.Sorted(maps.Keys(c.secrets)) {
+		// A secret that has changed under its name would not run anything again that is in the cache.
+		sum := sha256.Sum256([]byte(c.secrets[name]))
+		fields = append(fields, fmt.Sprintf("s%d:setSecret(name:%s,plaintext:%s){id}", i, quote(name+"-"+hex.EncodeToString(sum[:8])), quote(c.secrets[name])))
+	}
+	if c.socket != "" {
+		fields = append(fields, fmt.Sprintf("d0:host{unixSocket(path:%s){id}}", quote(c.socket)))
+	}
+	if c.holds(inside.Home) || c.holds(inside.Temp) {
+		fields = append(fields, "empty:directory{id}")
+	}
+	if c.bare != "" {
+		fields = append(fields, fmt.Sprintf("a0:file(name:\"args.json\",contents:%s,permissions:%d){id}", quote(string(c.args)), 0o444))
+	}
+	ids := map[string]string{}
+	if len(fields) == 0 {
+		return ids, nil
+	}
+	var answer map[string]any
+	if err := s.root().SelectFields(fields...).Bind(&answer).Execute(ctx); err != nil {
+		return nil, err
+	}
+	for name, at := range answer {
+		for at != nil {
+			inner, is := at.(map[string]any)
+			if !is {
+				break
+			}
+			at = nil
+			for _, value := range inner { // there is one
+				at = value
+			}
+		}
+		if ids[name], _ = at.(string); ids[name] == "" {
+			return nil, fmt.Errorf("the engine gave no id for %s", name)
+		}
+	}
+	return ids, nil
+}
+
+// imageOf asks what an image says about programs. A tag that moves keeps what was said as long as the session lasts.
+func (s *session) imageOf(ctx context.Context, c *container) (image, error) {
+	if c.image == "" {
+		return image{Path: inside.DefaultPath}, nil
+	}
+	name := c.image + " " + c.spec.Platform
+	s.mu.Lock()
+	known, is := s.images[name]
+	s.mu.Unlock()
+	if is {
+		return known, nil
+	}
+	var found image
+	err := s.from(c).SelectFields(`path:envVariable(name:"PATH")`, "workdir", "entrypoint").Bind(&found).Execute(ctx)
+	if err != nil {
+		return image{}, err
+	}
+	if found.Path == "" {
+		found.Path = inside.DefaultPath
+	}
+	s.mu.Lock()
+	s.images[name] = found
+	s.mu.Unlock()
+	return found, nil
+}
+
+// ready is a container in which the tool can be started.
+type ready struct {
+	box     *querybuilder.Selection // a query about it
+	workdir string
+	sources map[string]string
+}
+
+// prepare makes the container: it pulls the image and copies mounts in. Nothing of the tool runs. An error is a *contracts.Error,
+// or the cause of ctx.
+func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
+	fail := func(err error) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return refused(err, c.image)
+	}
+	from, err := s.imageOf(ctx, c)
+	if err != nil {
+		return nil, fail(err)
+	}
+	c.bare = s.why
+	if c.bare == "" && c.spec.Platform != "" && c.spec.Platform != s.platform {
+		c.bare = fmt.Sprintf("the contract is for %s, this program is for %s", c.spec.Platform, s.platform)
+	}
+	before := from.Entrypoint
+	if c.spec.Entrypoint != nil {
+		before = c.spec.Entrypoint
+	}
+	c.argv = append(slices.Clone(before), c.argv...)
+	r := &ready{workdir: workdirOf(c.spec, from)}
+	if r.sources, err = s.sources(ctx, c); err != nil {
+		return nil, fail(err)
+	}
+	path := from.Path
+	for _, entry := range c.env {
+		if value, is := strings.CutPrefix(entry, "PATH="); is {
+			path = value
+		}
+	}
+	lookFor := c.lookUps(r.workdir, path)
+	fields := []string{"id:sync"}
+	box := s.build(c, r, from)
+	for i, one := range lookFor {
+		if _, known := s.knownPath(c, one); !known && !c.inMemory(one.path) {
+			fields = append(fields, fmt.Sprintf("e%d:exists(path:%s,expectedType:%s)", i, quote(one.path), one.kind))
+		}
+	}
+	var answer map[string]any
+	if len(fields) == 1 && s.wasMade(c) {
+		r.box = box // all of it is there: it is made by the query that runs the tool
+	} else {
+		if err := box.SelectFields(fields...).Bind(&answer).Execute(ctx); err != nil {
+			return nil, fail(err)
+		}
+		id, _ := answer["id"].(string)
+		if id == "" {
+			return nil, contracts.Errorf(contracts.SpawnFailed, "the Dagger engine gave no id for the container")
+		}
+		r.box = s.inContainer(id)
+	}
+	there := func(i int) bool {
+		is, asked := answer[fmt.Sprintf("e%d", i)].(bool)
+		if !asked {
+			is, _ = s.knownPath(c, lookFor[i])
+			return is
+		}
+		s.learnPath(c, lookFor[i], is)
+		return is
+	}
+	s.learnPath(c, made, true)
+	return r, c.missing(lookFor, there, path)
+}
+
+// Each look at a path costs an engine some milliseconds, and an image does not change as long as a session lasts: what was seen in
+// it is kept. What lies in mounts is looked at each time.
+
+// mostPaths bounds what is kept; beyond, it begins anew.
+const mostPaths = 10_000
+
+type imagePath struct {
+	image string
+	lookUp
+}
+
+func (s *session) knownPath(c *container, one lookUp) (there, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	there, known = s.paths[imagePath{c.image + " " + c.spec.Platform, one}]
+	return there, known && !c.inMount(one.path)
+}
+
+func (s *session) learnPath(c *container, one lookUp, there bool) {
+	if c.inMount(one.path) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.paths == nil || len(s.paths) >= mostPaths {
+		s.paths = map[imagePath]bool{}
+	}
+	s.paths[imagePath{c.image + " " + c.spec.Platform, one}] = there
+}
+
+// made stands for the image itself: a container was made of it, so it has been pulled.
+var made = lookUp{}
+
+func (s *session) wasMade(c *container) bool {
+	is, _ := s.knownPath(c, made)
+	return is && len(c.mounts)+len(c.spec.CacheMounts) == 0
+}
+
+// from begins a query about the image.
+func (s *session) from(c *container) *querybuilder.Selection {
+	q := s.root().Select("container")
+	if c.spec.Platform != "" {
+		q = q.Arg("platform", c.spec.Platform)
+	}
+	if c.image == "" {
+		return q
+	}
+	return q.Select("from").Arg("address", c.image)
+}
+
+// build is the query that makes the container.
+func (s *session) build(c *container, r *ready, from image) *querybuilder.Selection {
+	q := s.from(c)
+	if !c.spec.Cache {
+		// Another label makes another container, which is not in the cache. Tools do not see labels.
+		q = q.Select("withLabel").Arg("name", "executor.run").Arg("value", newTrace().String())
+	}
+	if c.spec.User != "" {
+		q = q.Select("withUser").Arg("name", c.spec.User)
+	}
+	if r.workdir != from.Workdir {
+		q = q.Select("withWorkdir").Arg("path", r.workdir)
+	}
+	for _, entry := range c.env {
+		name, value, _ := strings.Cut(entry, "=")
+		q = q.Select("withEnvVariable").Arg("name", name).Arg("value", value)
+	}
+	for i, name := range slices.Sorted(maps.Keys(c.secrets)) {
+		q = q.Select("withSecretVariable").Arg("name", name).Arg("secret", r.sources[fmt.Sprintf("s%d", i)])
+	}
+	for _, path := range []string{inside.Home, inside.Temp} {
+		switch {
+		case c.mounted(path):
+		case c.holds(path):
+			// What is in memory is mounted last, over all that lies below it.
+			q = c.owned(q.Select("withMountedDirectory").Arg("path", path).Arg("source", r.sources["empty"]))
+		default:
+			q = q.Select("withMountedTemp").Arg("path", path)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(c.spec.Tmpfs)) {
+		q = q.Select("withMountedTemp").Arg("path", path)
+		if size := c.spec.Tmpfs[path]; size > 0 {
+			q = q.Arg("size", int(size))
+		}
+	}
+	if c.bare == "" {
+		q = q.Select("withMountedTemp").Arg("path", inside.Dir)
+		q = q.Select("withMountedFile").Arg("path", inside.Program).Arg("source", s.program)
+	} else {
+		q = q.Select("withMountedFile").Arg("path", inside.ArgsFile).Arg("source", r.sources["a0"])
+	}
+	for i, m := range c.mounts {
+		how := "withMountedDirectory"
+		if m.file {
+			how = "withMountedFile"
+		} else if m.socket {
+			how = "withUnixSocket"
+		}
+		q = c.owned(q.Select(how).Arg("path", m.target).Arg("source", r.sources[fmt.Sprintf("m%d", i)]))
+	}
+	for i, cache := range c.spec.CacheMounts {
+		q = c.owned(q.Select("withMountedCache").Arg("path", home(cache.Path)).Arg("cache", r.sources[fmt.Sprintf("c%d", i)]))
+	}
+	if c.socket != "" {
+		q = q.Select("withUnixSocket").Arg("path", DockerSocket).Arg("source", r.sources["d0"])
+	}
+	return q
+}
+
+// mounted reports whether the contract puts something of its own at a path.
+func (c *container) mounted(path string) bool {
+	_, inMemory := c.spec.Tmpfs[path]
+	return inMemory || slices.ContainsFunc(c.mounts, func(m mount) bool { return m.target == path }) ||
+		slices.ContainsFunc(c.spec.CacheMounts, func(m contracts.CacheMount) bool { return home(m.Path) == path })
+}
+
+// owned gives what is mounted to the user of the tool.
+func (c *container) owned(q *querybuilder.Selection) *querybuilder.Selection {
+	if c.spec.User == "" {
+		return q
+	}
+	return q.Arg("owner", c.spec.User)
+}
+
+// holds reports whether the contract puts something of its own below a path.
+func (c *container) holds(path string) bool {
+	return slices.ContainsFunc(c.mounts, func(m mount) bool { return strings.HasPrefix(m.target, path+"/") }) ||
+		slices.ContainsFunc(c.spec.CacheMounts, func(m contracts.CacheMount) bool { return strings.HasPrefix(home(m.Path), path+"/") })
+}
+
+// workdirOf is the working directory: the contract's, else the image's if it names one, else the run's own.
+func workdirOf(spec *contracts.DaggerSpec, from image) string {
+	own := inside.Home
+	if from.Workdir != "" && from.Workdir != "/" {
+		own = from.Workdir
+	}
+	if spec.Cwd == "" {
+		return own
+	}
+	if posix.IsAbs(spec.Cwd) {
+		return posix.Clean(spec.Cwd)
+	}
+	return posix.Join(own, spec.Cwd)
+}
+
+// lookUp is a path that has to be there.
+type lookUp struct{ path, kind string }
+
+const (
+	regular   = "REGULAR_TYPE"
+	directory = "DIRECTORY_TYPE"
+)
+
+// lookUps are the paths whose absence means that the tool cannot be started: the working directory, and the program in any of
+// its possible places. Where the program may be in a cache nothing can be said: that is there only while the tool runs.
+func (c *container) lookUps(workdir, path string) (list []lookUp) {
+	if c.spec.Cwd != "" && !c.inCache(workdir) && workdir != inside.Home && workdir != inside.Temp {
+		list = append(list, lookUp{workdir, directory})
+	}
+	files := c.programs(workdir, path)
+	if slices.ContainsFunc(files, c.inCache) {
+		return list
+	}
+	for _, file := range files {
+		list = append(list, lookUp{file, regular})
+	}
+	return list
+}
+
+// programs are the places where the command may be.
+func (c *container) programs(workdir, path string) (files []string) {
+	name := c.argv[0]
+	if strings.Contains(name, "/") {
+		return []string{posix.Join(workdirIfRelative(name, workdir), name)}
+	}
+	for dir := range strings.SplitSeq(path, ":") {
+		if posix.IsAbs(dir) {
+			files = append(files, posix.Join(dir, name))
+		}
+	}
+	return files
+}
+
+func workdirIfRelative(name, workdir string) string {
+	if posix.IsAbs(name) {
+		return "/"
+	}
+	return workdir
+}
+
+// inCache reports whether a path lies in a named cache.
+func (c *container) inCache(path string) bool {
+	return !c.inMount(path) && slices.ContainsFunc(c.spec.CacheMounts, func(m contracts.CacheMount) bool { return under(path, home(m.Path)) })
+}
+
+// inMemory reports whether a path lies where every run begins with nothing. An engine refuses to look there.
+func (c *container) inMemory(path string) bool {
+	return !c.inMount(path) && (slices.ContainsFunc(inMemory, func(dir string) bool { return under(path, dir) }) ||
+		slices.ContainsFunc(slices.Collect(maps.Keys(c.spec.Tmpfs)), func(dir string) bool { return under(path, dir) }))
+}
+
+var inMemory = []string{inside.Home, inside.Temp, inside.Dir}
+
+func (c *container) inMount(path string) bool {
+	return slices.ContainsFunc(c.mounts, func(m mount) bool { return under(path, m.target) && !m.socket })
+}
+
+// missing is nil where all that was looked for is there, the program in one place at least.
+func (c *container) missing(list []lookUp, there func(int) bool, path string) error {
+	program, found := false, false
+	for i, one := range list {
+		switch {
+		case one.kind == directory && !there(i):
+			return contracts.Errorf(contracts.SpawnFailed, "cwd: there is no directory %s in the image %s, nor is one mounted there", one.path, c.image)
+		case one.kind == regular:
+			program, found = true, found || there(i)
+		}
+	}
+	switch {
+	case !program || found:
+		return nil
+	case strings.Contains(c.argv[0], "/"):
+		return contracts.Errorf(contracts.SpawnFailed, "command: there is no file %s in the image %s, nor is one mounted there", c.argv[0], c.image)
+	}
+	return contracts.Errorf(contracts.SpawnFailed, "command: there is no program %q in the image %s in the PATH of the tool (%s)", c.argv[0], c.image, path)
+}
+
+// String is the id in hexadecimal digits.
+func (t trace) String() string { return hex.EncodeToString(t[:]) }
+
+// socketThere reports whether a path is a socket.
+func socketThere(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode()&os.ModeSocket != 0
+}

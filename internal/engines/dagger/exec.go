@@ -1,0 +1,216 @@
+package dagger
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	sdk "dagger.io/dagger"
+	"github.com/dagger/querybuilder"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/dagger/inside"
+)
+
+// exec runs the tool. An error after this point means that it did not run to its end.
+func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, out *output, exit engines.Exit) (engines.Exit, error) {
+	if c.bare != "" {
+		return e.execBare(ctx, s, c, r, out, exit)
+	}
+	t := newTrace()
+	f := s.logs.follow(t)
+	defer s.logs.forget(f)
+	live := out.follow(f)
+	defer live.finish()
+
+	after, first, err := s.start(withTrace(ctx, t), c, r)
+	if err != nil {
+		if s.ctx.Err() == nil && s.logs.missing() == nil {
+			f.drain()
+		}
+		live.finish()
+		return e.broken(ctx, f, exit, err)
+	}
+	end, err := e.complete(ctx, s, live, after, first, out)
+	if err != nil {
+		if ctx.Err() != nil {
+			return exit, context.Cause(ctx)
+		}
+		return exit, fmt.Errorf("read the output of the tool from the Dagger engine: %w", err)
+	}
+	if end == nil {
+		return exit, contracts.Errorf(contracts.SpawnFailed, "the program that starts tools in containers did not run in %s: %s", c.image, f.errors.orElse("it said nothing"))
+	}
+	if missing := s.logs.missing(); missing != nil {
+		exit.Notes = append(exit.Notes, "output came at the end of the run: the Dagger engine has no log stream")
+	}
+	if end.Unstarted != "" {
+		return exit, contracts.Errorf(contracts.SpawnFailed, "%s", end.Unstarted)
+	}
+	exit.Code, exit.Signal = end.Code, end.Signal
+	exit.Usage = contracts.Usage{CPUMS: end.CPUMS, MaxRSSBytes: end.MaxRSS}
+	if received, _, _ := f.state(); c.spec.Cache && received == 0 && s.logs.missing() == nil {
+		exit.Usage = contracts.Usage{} // that of the run before
+		exit.Notes = append(exit.Notes, "the result comes from Dagger's cache; the tool did not run again (cache: true)")
+	}
+	exit.Notes = append(exit.Notes, s.bringBack(ctx, c, r, after, e.config.DataDir)...)
+	return exit, nil
+}
+
+// await waits for a value; with no time it only looks.
+func await[T any](c <-chan T, wait time.Duration) (value T, ok bool) {
+	if wait <= 0 {
+		select {
+		case value = <-c:
+			return value, true
+		default:
+			return value, false
+		}
+	}
+	clock := time.NewTimer(wait)
+	defer clock.Stop()
+	select {
+	case value = <-c:
+		return value, true
+	case <-clock.C:
+		return value, false
+	}
+}
+
+// start runs the tool to its end. It returns the id of the container as it then is, and the first part of what the program beside
+// the tool printed.
+func (s *session) start(ctx context.Context, c *container, r *ready) (after, first string, err error) {
+	stdin, err := json.Marshal(inside.Plan{Argv: c.argv, Dir: r.workdir, Args: c.args, Stdin: c.job.Stdin})
+	if err != nil {
+		return "", "", err
+	}
+	q := s.withExec(c, r, []string{inside.Program}, string(stdin)).Arg("redirectStderr", inside.Output)
+	var answer struct{ ID, Stdout string }
+	err = q.SelectFields("id", "stdout").Bind(&answer).Execute(ctx)
+	return answer.ID, answer.Stdout, err
+}
+
+func (s *session) withExec(c *container, r *ready, argv []string, stdin string) *querybuilder.Selection {
+	q := r.box.Select("withExec").Arg("args", argv).Arg("expect", sdk.ReturnTypeAny)
+	if stdin != "" {
+		q = q.Arg("stdin", stdin)
+	}
+	if c.spec.Privileged {
+		q = q.Arg("insecureRootCapabilities", true)
+	}
+	return q
+}
+
+// complete sees to it that all output is written after the tool has ended: it comes by the stream, is in first, or is asked for. It
+// returns how the tool ended, nil where nothing says so.
+func (e *Engine) complete(ctx context.Context, s *session, live *live, after, first string, out *output) (*inside.End, error) {
+	// What is little has come at once; for more it is worth to wait for the stream as long as that goes on.
+	more := len(first) >= inside.FirstBytes/2
+	for begun := time.Now(); more && ctx.Err() == nil; {
+		if _, over := await(live.over, stalled/20); over {
+			break
+		}
+		if _, last, lost := live.from.state(); lost || time.Since(begun) > stalled && time.Since(last) > stalled {
+			break
+		}
+	}
+	if end := live.finish(); end != nil {
+		return end, nil
+	}
+	var d inside.Decoder
+	if err := out.whole(&d, strings.NewReader(first)); err != nil || !d.More {
+		return d.End, err
+	}
+	stage, err := os.MkdirTemp(e.config.DataDir, "dagger-output-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(stage)
+	file := filepath.Join(stage, "output")
+	if err := s.inContainer(after).Select("file").Arg("path", inside.Output).Select("export").Arg("path", file).Bind(new(string)).Execute(ctx); err != nil {
+		return nil, err
+	}
+	text, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer text.Close()
+	err = out.whole(&d, text)
+	return d.End, err
+}
+
+// broken says what an error of the query that runs the tool means.
+func (e *Engine) broken(ctx context.Context, f *follower, exit engines.Exit, err error) (engines.Exit, error) {
+	var failed *sdk.ExecError
+	switch {
+	case ctx.Err() != nil:
+		return exit, context.Cause(ctx)
+	case errors.As(err, &failed):
+		// The program beside the tool always exits with 0, so something has ended it: the tool, or the host's want of memory.
+		exit.Code, exit.Signal = 0, "SIGKILL"
+		if n := failed.ExitCode - 128; n != 9 {
+			exit.Code, exit.Signal = failed.ExitCode, ""
+		}
+		exit.Notes = append(exit.Notes, "the tool was ended together with the program that started it; its last output may be missing")
+		return exit, nil
+	case away(err):
+		return exit, fmt.Errorf("the Dagger engine was lost while the tool ran: %w", err)
+	case holds(err, forbiddenWords):
+		return exit, contracts.Errorf(contracts.Unsupported, "this Dagger engine forbids privileged: %s", short(err))
+	}
+	return exit, contracts.Errorf(contracts.SpawnFailed, "the Dagger engine cannot run the tool: %s; %s", short(err), f.errors.orElse("it printed nothing"))
+}
+
+// execBare runs the tool without a program of ours beside it, and so without what that is there for.
+func (e *Engine) execBare(ctx context.Context, s *session, c *container, r *ready, out *output, exit engines.Exit) (engines.Exit, error) {
+	exit.Notes = append(exit.Notes, "output came at the end of the run, as text in which bytes that are not UTF-8 are replaced, and a signal that ended the tool is an exit code: "+c.bare)
+	if !utf8.Valid(c.job.Stdin) {
+		return exit, contracts.Errorf(contracts.SpawnFailed, "stdin is not UTF-8, and here the dagger engine takes nothing else: %s", c.bare)
+	}
+	var answer struct {
+		ID             string
+		ExitCode       int
+		Stdout, Stderr string
+	}
+	q := s.withExec(c, r, c.argv, string(c.job.Stdin))
+	err := q.SelectFields("id", "exitCode", "stdout", "stderr").Bind(&answer).Execute(withTrace(ctx, newTrace()))
+	var failed *sdk.ExecError
+	switch {
+	case ctx.Err() != nil && err != nil:
+		exit.Notes = append(exit.Notes, "what the tool printed before it was stopped is lost")
+		return exit, context.Cause(ctx)
+	case errors.As(err, &failed) && failed.ExitCode > 0:
+		// 128 to 191: nothing of the container can be read afterwards.
+		answer.ExitCode, answer.Stdout, answer.Stderr = failed.ExitCode, failed.Stdout, failed.Stderr
+		if len(failed.Stdout) >= 100<<10 || len(failed.Stderr) >= 100<<10 {
+			exit.Notes = append(exit.Notes, "of the output of a tool that exits with 128 to 191 the Dagger engine keeps 100 KiB")
+		}
+	case err != nil:
+		return e.broken(ctx, &follower{}, exit, err)
+	}
+	out.emit(0, 0, []byte(answer.Stdout))
+	out.emit(1, 0, []byte(answer.Stderr))
+	exit.Code = answer.ExitCode
+	if failed == nil {
+		exit.Notes = append(exit.Notes, s.bringBack(ctx, c, r, answer.ID, e.config.DataDir)...)
+	} else if hasWritable(c.mounts) {
+		exit.Notes = append(exit.Notes, "mounts: what the tool changed was not brought back: the Dagger engine keeps nothing of a tool that exits with 128 to 191")
+	}
+	return exit, nil
+}
+
+func hasWritable(list []mount) bool {
+	for _, m := range list {
+		if m.writable {
+			return true
+		}
+	}
+	return false
+}

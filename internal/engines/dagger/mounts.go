@@ -1,0 +1,251 @@
+package dagger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dagger/querybuilder"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+)
+
+// mount is one of a contract, resolved.
+type mount struct {
+	source   string // on the host, links followed
+	target   string
+	writable bool
+	file     bool // not a directory
+	socket   bool
+}
+
+// mountsOf resolves the mounts of a contract. An error has the code policy_denied, or says why one cannot be copied.
+func (e *Engine) mountsOf(c *contracts.Contract, spec *contracts.DaggerSpec) ([]mount, error) {
+	var list []mount
+	for _, m := range spec.Mounts {
+		if source, is := e.daemon(c, m); is {
+			list = append(list, mount{source: source, target: m.Target, socket: true})
+			continue
+		}
+		source, writable, err := engines.MountSource(c, m, e.config.MountRoots)
+		if err != nil {
+			return nil, err
+		}
+		info, err := os.Stat(source)
+		switch {
+		case err != nil:
+			return nil, contracts.Errorf(contracts.PolicyDenied, "mounts: %s: %s", m.Source, err)
+		case !info.IsDir() && !info.Mode().IsRegular():
+			return nil, contracts.Errorf(contracts.Unsupported, "mounts: %s is neither a directory nor a file, and the dagger engine copies nothing else into a container", m.Source)
+		}
+		list = append(list, mount{source: source, target: m.Target, writable: writable, file: !info.IsDir()})
+	}
+	return list, nil
+}
+
+// daemon reports whether a mount is the socket of the Docker daemon, where contracts may mount that.
+func (e *Engine) daemon(c *contracts.Contract, m contracts.Mount) (string, bool) {
+	source := m.Source
+	if !filepath.IsAbs(source) {
+		source = filepath.Join(c.BaseDir, source)
+	}
+	source, err := filepath.EvalSymlinks(source)
+	return source, err == nil && e.config.AllowDockerSocket && strings.HasSuffix(source, "/docker.sock") && socketThere(source)
+}
+
+// bringBack writes to the host what a tool changed in its writable mounts. It returns notes about what it did not write.
+func (s *session) bringBack(ctx context.Context, c *container, r *ready, after string, dataDir string) (notes []string) {
+	for i, m := range c.mounts {
+		if !m.writable {
+			continue
+		}
+		skipped, err := s.bringBackOne(ctx, m, after, r.sources[fmt.Sprintf("m%d", i)], dataDir, c.below(m.target))
+		switch {
+		case err != nil:
+			notes = append(notes, fmt.Sprintf("mounts: what the tool changed in %s was not or not wholly brought back: %s", m.target, short(err)))
+		case len(skipped) > 0:
+			notes = append(notes, fmt.Sprintf("mounts: of what the tool changed in %s, these were not brought back, as they are neither files, directories nor links: %s", m.target, strings.Join(skipped[:min(5, len(skipped))], ", ")))
+		}
+	}
+	return notes
+}
+
+// bringBackOne has the engine write the changes into a fresh directory, and moves them from there to their place. The engine
+// alone would follow links on the host, which a tool can make: through one, the next run would write anywhere.
+func (s *session) bringBackOne(ctx context.Context, m mount, after, before, dataDir string, below []string) (skipped []string, err error) {
+	stage, err := os.MkdirTemp(dataDir, "dagger-changes-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(stage)
+	if m.file {
+		staged := filepath.Join(stage, "file")
+		if err := s.inContainer(after).Select("file").Arg("path", m.target).Select("export").Arg("path", staged).Bind(new(string)).Execute(ctx); err != nil {
+			return nil, err
+		}
+		return nil, replaceFile(filepath.Dir(m.source), filepath.Base(m.source), staged)
+	}
+	changes := s.inContainer(after).Select("directory").Arg("path", m.target).Select("changes").Arg("from", before)
+	var what struct {
+		RemovedPaths []string
+		IsEmpty      bool
+	}
+	if err := changes.SelectFields("removedPaths", "isEmpty").Bind(&what).Execute(ctx); err != nil {
+		return nil, err
+	}
+	if what.IsEmpty {
+		return nil, nil
+	}
+	if err := changes.Select("layer").Select("export").Arg("path", stage).Bind(new(string)).Execute(ctx); err != nil {
+		return nil, err
+	}
+	for _, path := range below { // the places of other mounts, which the engine made, not the tool
+		for ; path != "."; path = filepath.Dir(path) {
+			if _, err := os.Lstat(filepath.Join(m.source, path)); err == nil || os.Remove(filepath.Join(stage, path)) != nil {
+				break // it was there, or the tool put something into it
+			}
+		}
+	}
+	return apply(m.source, stage, what.RemovedPaths)
+}
+
+// below lists what else is mounted below a place, relative to it.
+func (c *container) below(target string) (paths []string) {
+	add := func(path string) {
+		if rest, is := strings.CutPrefix(path, target+"/"); is {
+			paths = append(paths, rest)
+		}
+	}
+	for _, m := range c.mounts {
+		add(m.target)
+	}
+	for _, cache := range c.spec.CacheMounts {
+		add(home(cache.Path))
+	}
+	for path := range c.spec.Tmpfs {
+		add(path)
+	}
+	return paths
+}
+
+// inContainer begins a query about a container that is there.
+func (s *session) inContainer(id string) *querybuilder.Selection {
+	return s.root().Select("node").Arg("id", id).InlineFragment("Container")
+}
+
+// apply makes a directory of the host as the changes say. It never leaves the directory, whatever links there are.
+func apply(dir, stage string, removed []string) (skipped []string, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	for _, path := range removed {
+		path = filepath.Clean(strings.Trim(path, "/"))
+		if path == "." {
+			continue
+		}
+		if err := removeIn(root, path); err != nil {
+			return nil, err
+		}
+	}
+	err = filepath.WalkDir(stage, func(file string, d fs.DirEntry, err error) error {
+		path, relErr := filepath.Rel(stage, file)
+		if err = errors.Join(err, relErr); err != nil || path == "." {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		there, err := root.Lstat(path)
+		switch {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return err
+		case err == nil && (there.Mode().Type() != info.Mode().Type() || info.Mode()&fs.ModeSymlink != 0):
+			if err := removeIn(root, path); err != nil {
+				return err
+			}
+			there = nil
+		case err != nil:
+			there = nil
+		}
+		switch {
+		case info.IsDir():
+			if there == nil {
+				if err := root.Mkdir(path, 0o700); err != nil {
+					return err
+				}
+			}
+			return root.Chmod(path, info.Mode().Perm())
+		case info.Mode()&fs.ModeSymlink != 0:
+			to, err := os.Readlink(file)
+			if err != nil {
+				return err
+			}
+			return root.Symlink(to, path)
+		case info.Mode().IsRegular():
+			return replaceIn(root, path, file, info.Mode().Perm())
+		}
+		skipped = append(skipped, path)
+		return nil
+	})
+	return skipped, err
+}
+
+// removeIn removes what is there, if anything.
+func removeIn(root *os.Root, path string) error {
+	err := root.RemoveAll(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// replaceIn puts a file in its place, whole at once.
+func replaceIn(root *os.Root, path, from string, mode fs.FileMode) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	next := filepath.Join(filepath.Dir(path), ".executor-"+newTrace().String())
+	out, err := root.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err == nil {
+		err = out.Chmod(mode)
+	}
+	if closed := out.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = root.Rename(next, path)
+	}
+	if err != nil {
+		_ = root.Remove(next) // the first error is what counts
+	}
+	return err
+}
+
+// replaceFile puts a file of the host in place of another.
+func replaceFile(dir, name, from string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	info, err := root.Stat(name)
+	if err != nil {
+		return err
+	}
+	return replaceIn(root, name, from, info.Mode().Perm())
+}

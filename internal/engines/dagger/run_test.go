@@ -1,0 +1,526 @@
+//go:build linux
+
+package dagger
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/dagger/daggertest"
+	"github.com/praxis-sdk/executor/internal/engines/enginetest"
+)
+
+// ended is a run that has come to its end.
+type ended struct {
+	engines.Exit
+	err            error
+	stdout, stderr string
+	starts         int
+}
+
+// world is where tests of the whole engine run: the test double, or an engine of Dagger.
+type world struct {
+	tool string // a directory of this machine with the testtool, to be mounted; "": it is in the image
+	open func(t testing.TB, config Config) *Engine
+}
+
+// worlds runs a test on the double, and on an engine where there is one.
+func worlds(t *testing.T, test func(t *testing.T, w world)) {
+	t.Run("double", func(t *testing.T) {
+		d := daggertest.Start(t, daggertest.Options{Images: map[string]daggertest.Image{"image": daggertest.MakeImage(t, false, enginetest.Build(t))}})
+		d.Use(t)
+		test(t, world{open: open1})
+	})
+	t.Run("engine", func(t *testing.T) {
+		realEngine(t)
+		w := world{tool: filepath.Dir(enginetest.Build(t))}
+		w.open = func(t testing.TB, config Config) *Engine {
+			config.MountRoots = append(config.MountRoots, w.tool)
+			return open1(t, config)
+		}
+		test(t, w)
+	})
+}
+
+// job is job, in the world.
+func (w world) job(spec *contracts.DaggerSpec, script ...string) *engines.Job {
+	j := job(spec, script...)
+	if w.tool != "" {
+		spec.Image = realImage()
+		spec.Mounts = append(spec.Mounts, contracts.Mount{Source: w.tool, Target: "/testtool", Mode: "ro"})
+		spec.Command.Argv = append([]string{"/testtool/testtool"}, spec.Command.Argv[1:]...)
+	}
+	return j
+}
+
+// job makes a job of the testtool, or of the command that the spec has.
+func job(spec *contracts.DaggerSpec, script ...string) *engines.Job {
+	if spec.Command.Argv == nil {
+		spec.Command.Argv = append([]string{"testtool"}, script...)
+	}
+	if spec.Image == "" {
+		spec.Image = "image"
+	}
+	contract := &contracts.Contract{Name: "tool", Engine: contracts.EngineDagger, Spec: spec}
+	return &engines.Job{ID: "id", Attempt: 1, Contract: contract, Spec: spec, Starting: func() error { return nil }, Progress: func(string, string, float64) {}}
+}
+
+func run(t testing.TB, e *Engine, j *engines.Job) ended {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := e.Check(j.Contract); err != nil {
+		t.Fatalf("Check: %s", err)
+	}
+	var r ended
+	var stdout, stderr bytes.Buffer
+	starting := j.Starting
+	j.Starting = func() error { r.starts++; return starting() }
+	r.Exit, r.err = e.Run(ctx, j, &stdout, &stderr)
+	r.stdout, r.stderr = stdout.String(), stderr.String()
+	return r
+}
+
+// succeeded checks that a run exited with 0, and returns it.
+func succeeded(t testing.TB, r ended) ended {
+	t.Helper()
+	if r.err != nil || r.Code != 0 || r.Signal != "" {
+		t.Fatalf("code %d, signal %q, error %v, notes %q, stderr %q", r.Code, r.Signal, r.err, r.Notes, r.stderr)
+	}
+	return r
+}
+
+func refusedWith(t testing.TB, r ended, code contracts.Code, words ...string) {
+	t.Helper()
+	var wrong *contracts.Error
+	if !errors.As(r.err, &wrong) || wrong.Code != code {
+		t.Fatalf("Run returned %v; an error with the code %s is right", r.err, code)
+	}
+	for _, word := range words {
+		if !strings.Contains(wrong.Message, word) {
+			t.Errorf("the message %q lacks %q", wrong.Message, word)
+		}
+	}
+}
+
+func noted(notes []string, words string) bool {
+	return slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, words) })
+}
+
+func specWith(common contracts.CommonSpec) *contracts.DaggerSpec {
+	return &contracts.DaggerSpec{ContainerSpec: contracts.ContainerSpec{CommonSpec: common}}
+}
+
+func TestBestEffort(t *testing.T) { worlds(t, testBestEffort) }
+
+func testBestEffort(t *testing.T, w world) {
+	e := w.open(t, Config{Limits: []string{"memory 536870912 bytes"}})
+	spec := specWith(contracts.CommonSpec{MemoryLimit: 1 << 20, Network: "none"})
+	spec.BestEffort = true
+	r := succeeded(t, run(t, e, w.job(spec, "out:ran")))
+	if !noted(r.Notes, "memory_limit, network: none") || !noted(r.Notes, "execution.dagger.resource_limits") {
+		t.Errorf("the notes are %q", r.Notes)
+	}
+	if r.Isolation != (contracts.Isolation{Tier: "container", Network: "bridge", Limits: "none"}) {
+		t.Errorf("isolation is %+v", r.Isolation)
+	}
+}
+
+// TestNetworkOfOthers: a contract that runs without a network on its own engine does not get one here, unless its author named this
+// engine.
+func TestNetworkOfOthers(t *testing.T) {
+	_, e := double(t, daggertest.Options{}, Config{})
+	contract := contracts.Contract{Name: "a", Engine: contracts.EngineDocker, Spec: &contracts.DockerSpec{ContainerSpec: contracts.ContainerSpec{Image: "image"}}}
+	var wrong *contracts.Error
+	if err := e.Check(&contract); !errors.As(err, &wrong) || wrong.Code != contracts.Unsupported || !strings.Contains(wrong.Message, "network") {
+		t.Errorf("Check says %v", err)
+	}
+	contract.Fallback = []contracts.Fallback{{Engine: contracts.EngineDagger}}
+	if err := e.Check(&contract); err != nil {
+		t.Errorf("its author named this engine: %s", err)
+	}
+}
+
+func TestImageErrors(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{})
+	spec := specWith(contracts.CommonSpec{})
+	spec.Image = "registry.example/nothing:1"
+	r := run(t, e, job(spec, "out:ran"))
+	refusedWith(t, r, contracts.ImageUnavailable, "registry.example/nothing:1")
+	if r.starts != 0 || d.Runs() != 0 {
+		t.Errorf("%d starts, %d runs", r.starts, d.Runs())
+	}
+	spec = specWith(contracts.CommonSpec{})
+	spec.User = "nobody-knows-him"
+	refusedWith(t, run(t, e, job(spec, "out:ran")), contracts.SpawnFailed, "nobody-knows-him")
+}
+
+func TestForbiddenPrivileged(t *testing.T) {
+	d, e := double(t, daggertest.Options{ForbidInsecure: true}, Config{})
+	spec := specWith(contracts.CommonSpec{})
+	spec.Privileged = true
+	refusedWith(t, run(t, e, job(spec, "out:ran")), contracts.Unsupported, "privileged")
+	if !slices.ContainsFunc(d.Queries(), func(q daggertest.Query) bool { return strings.Contains(q.Text, "insecureRootCapabilities:true") }) {
+		t.Error("nobody asked for it")
+	}
+}
+
+func TestUser(t *testing.T) { worlds(t, testUser) }
+
+func testUser(t *testing.T, w world) {
+	e := w.open(t, Config{})
+	spec := specWith(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}}})
+	spec.User = "nobody"
+	succeeded(t, run(t, e, w.job(spec, "write:$TMPDIR/a:b", "read:$TMPDIR/a", "read:$ARGS_FILE", "stat:$HOME")))
+}
+
+// TestCacheBusting: a tool runs each time, sees nothing of why, and with cache: true runs once.
+func TestCacheBusting(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{})
+	var seen []string
+	for range 3 {
+		seen = append(seen, succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "env"))).stdout)
+	}
+	if d.Runs() != 3 {
+		t.Errorf("%d runs of 3", d.Runs())
+	}
+	if seen[0] != seen[1] || seen[1] != seen[2] {
+		t.Errorf("the environment differs from run to run:\n%s\n%s", seen[0], seen[1])
+	}
+	cached := func(script ...string) ended {
+		spec := specWith(contracts.CommonSpec{})
+		spec.Cache = true
+		return run(t, e, job(spec, script...))
+	}
+	first, second := cached("out:hello", "err:there", "exit:7"), cached("out:hello", "err:there", "exit:7")
+	if d.Runs() != 4 {
+		t.Errorf("%d runs; the second of two that are the same comes from the cache", d.Runs()-3)
+	}
+	for _, r := range []ended{first, second} {
+		if r.err != nil || r.Code != 7 || r.stdout != "hello" || r.stderr != "there" {
+			t.Errorf("code %d, error %v, output %q %q", r.Code, r.err, r.stdout, r.stderr)
+		}
+	}
+	if !noted(second.Notes, "cache: true") {
+		t.Errorf("the second says nothing of the cache: %q", second.Notes)
+	}
+	if r := cached("out:other"); r.stdout != "other" || d.Runs() != 5 {
+		t.Errorf("another tool printed %q, in %d runs", r.stdout, d.Runs())
+	}
+}
+
+func TestSecrets(t *testing.T) { worlds(t, testSecrets) }
+
+func testSecrets(t *testing.T, w world) {
+	e := w.open(t, Config{})
+	ask := func(value string) string {
+		spec := specWith(contracts.CommonSpec{})
+		spec.Cache = true
+		j := w.job(spec, "var:API_KEY", "out:.")
+		j.Passthrough = map[string]string{"API_KEY": value}
+		return succeeded(t, run(t, e, j)).stdout
+	}
+	if got := ask("first-secret") + ask("second-secret"); got != "first-secret.second-secret." {
+		t.Errorf("the tools saw %q: a secret that has changed makes another run", got)
+	}
+}
+
+func TestCaches(t *testing.T) { worlds(t, testCaches) }
+
+func testCaches(t *testing.T, w world) {
+	e := w.open(t, Config{})
+	name := "pip-" + newTrace().String()[:12]
+	with := func(script ...string) string {
+		return succeeded(t, run(t, e, w.job(specWith(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: name, Path: "~/.cache/pip"}, {Name: name + "-2", Path: "/var/cache/x"}}}), script...))).stdout
+	}
+	with("write:$HOME/.cache/pip/wheel:built", "write:/var/cache/x/y:z")
+	if got := with("read:$HOME/.cache/pip/wheel", "read:/var/cache/x/y"); got != "builtz" {
+		t.Errorf("the next run read %q of the caches", got)
+	}
+}
+
+func TestMounts(t *testing.T) { worlds(t, testMounts) }
+
+func testMounts(t *testing.T, w world) {
+	root := t.TempDir()
+	do(t, os.MkdirAll(filepath.Join(root, "data/below"), 0o755))
+	for name, text := range map[string]string{"data/stays": "stays", "data/changes": "before", "data/goes": "x", "data/below/goes": "x", "single": "before"} {
+		do(t, os.WriteFile(filepath.Join(root, name), []byte(text), 0o644))
+	}
+	e := w.open(t, Config{MountRoots: []string{root + ":rw"}})
+	mounts := func(mode string) *contracts.DaggerSpec {
+		return specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root + "/data", Target: "/data", Mode: mode}, {Source: root + "/single", Target: "/one/file", Mode: mode}}})
+	}
+	script := []string{"read:/data/stays", "write:/data/changes:after", "rm:/data/goes", "rm:/data/below/goes", "mkdir:/data/new", "write:/data/new/file:fresh", "symlink:stays:/data/link", "write:/one/file:after", "exit:150"}
+	r := run(t, e, w.job(mounts("ro"), script...))
+	if r.err != nil || r.Code != 150 || r.stdout != "stays" {
+		t.Fatalf("code %d, error %v, output %q %q", r.Code, r.err, r.stdout, r.stderr)
+	}
+	if text, _ := os.ReadFile(filepath.Join(root, "data/changes")); string(text) != "before" {
+		t.Errorf("a mount that is read only was written back: %q", text)
+	}
+	r = run(t, e, w.job(mounts("rw"), script...))
+	if r.err != nil || r.Code != 150 || len(r.Notes) > 0 {
+		t.Fatalf("code %d, error %v, notes %q, output %q", r.Code, r.err, r.Notes, r.stderr)
+	}
+	for name, want := range map[string]string{"data/stays": "stays", "data/changes": "after", "data/new/file": "fresh", "data/link": "stays", "single": "after"} {
+		if text, err := os.ReadFile(filepath.Join(root, name)); err != nil || string(text) != want {
+			t.Errorf("%s has %q, %v; %q is right", name, text, err, want)
+		}
+	}
+	for _, gone := range []string{"data/goes", "data/below/goes"} {
+		if _, err := os.Lstat(filepath.Join(root, gone)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", gone, err)
+		}
+	}
+	if left := leftIn(e.config.DataDir); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+	r = run(t, e, w.job(specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: "/etc", Target: "/data"}}}), "ls:/data"))
+	refusedWith(t, r, contracts.PolicyDenied, "policy.mounts")
+}
+
+// TestLinksOutOfMounts: what a tool brings back is written below its mount, whatever links lie there.
+func TestLinksOutOfMounts(t *testing.T) { worlds(t, testLinksOutOfMounts) }
+
+func testLinksOutOfMounts(t *testing.T, w world) {
+	root, outside := t.TempDir(), t.TempDir()
+	data := filepath.Join(root, "data")
+	do(t, os.Mkdir(data, 0o755))
+	do(t, os.WriteFile(filepath.Join(outside, "victim"), []byte("untouched"), 0o644))
+	e := w.open(t, Config{MountRoots: []string{root + ":rw"}})
+	spec := func() *contracts.DaggerSpec {
+		return specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: data, Target: "/data", Mode: "rw"}}})
+	}
+	// The first run makes links that lead out, the second puts directories and files in their place.
+	succeeded(t, run(t, e, w.job(spec(), "symlink:"+outside+":/data/dir", "symlink:"+outside+"/victim:/data/file")))
+	r := run(t, e, w.job(spec(), "rm:/data/dir", "mkdir:/data/dir", "write:/data/dir/victim:taken", "rm:/data/file", "write:/data/file:taken"))
+	succeeded(t, r)
+	if text, err := os.ReadFile(filepath.Join(outside, "victim")); err != nil || string(text) != "untouched" {
+		t.Errorf("a file outside of the mount has %q, %v", text, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(data, "dir/victim")); err != nil || string(text) != "taken" {
+		t.Errorf("in the mount there is %q, %v; notes %q", text, err, r.Notes)
+	}
+	// And where somebody puts a link there while the tool runs, nothing is written through it.
+	j := w.job(spec(), "write:/data/dir/more:taken", "write:/data/dir/victim:again")
+	j.Starting = func() error {
+		return errors.Join(os.RemoveAll(filepath.Join(data, "dir")), os.Symlink(outside, filepath.Join(data, "dir")))
+	}
+	r = run(t, e, j)
+	if text, _ := os.ReadFile(filepath.Join(outside, "victim")); string(text) != "untouched" {
+		t.Errorf("a file outside of the mount has %q", text)
+	}
+	if got := leftIn(outside); !slices.Equal(got, []string{"victim"}) {
+		t.Errorf("outside of the mount there are %q", got)
+	}
+	if text, err := os.ReadFile(filepath.Join(data, "dir/more")); err != nil || string(text) != "taken" {
+		t.Errorf("in the mount there is %q, %v; notes %q", text, err, r.Notes)
+	}
+}
+
+func do(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWorkingDirectory(t *testing.T) {
+	plain := daggertest.MakeImage(t, false, enginetest.Build(t))
+	named := plain
+	named.Workdir = "/opt/app"
+	do(t, os.MkdirAll(filepath.Join(plain.Dir, "opt/app/sub"), 0o755))
+	_, e := double(t, daggertest.Options{Images: map[string]daggertest.Image{"image": plain, "named": named}}, Config{DefaultImage: "named"})
+	for _, c := range []struct{ image, cwd, want string }{{"image", "", "/work"}, {"named", "", "/opt/app"}, {"named", "sub", "/opt/app/sub"}, {"image", "/opt", "/opt"}, {"", "", "/work"}} {
+		spec := specWith(contracts.CommonSpec{Cwd: c.cwd})
+		spec.Image = c.image
+		j := job(spec, "cwd")
+		if c.image == "" { // the default image
+			spec.Image, c.want = "", "/opt/app"
+		}
+		if got := succeeded(t, run(t, e, j)).stdout; got != c.want {
+			t.Errorf("image %q, cwd %q: the tool is in %q, %q is right", c.image, c.cwd, got, c.want)
+		}
+	}
+}
+
+// TestWithoutLogStream: output comes at the end, exact and whole, and the result says so.
+func TestWithoutLogStream(t *testing.T) {
+	_, e := double(t, daggertest.Options{NoLogs: true}, Config{})
+	r := succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "outhex:00ff80c3", "err:there", "flood:3M")))
+	if !strings.HasPrefix(r.stdout, "\x00\xff\x80\xc3") || len(r.stdout) != 4+3<<20 || r.stderr != "there" {
+		t.Errorf("%d bytes of stdout, stderr %q", len(r.stdout), r.stderr)
+	}
+	if !noted(r.Notes, "no log stream") {
+		t.Errorf("the notes are %q", r.Notes)
+	}
+}
+
+// TestLostPieces: what the log stream loses is there at the end, once and in its place.
+func TestLostPieces(t *testing.T) {
+	var seen atomic.Int64
+	_, e := double(t, daggertest.Options{Lose: func(string) bool { return seen.Add(1)%3 == 2 }}, Config{})
+	for _, size := range []string{"100K", "4M"} {
+		var check enginetest.Flood
+		j := job(specWith(contracts.CommonSpec{}), "flood:"+size, "err:there")
+		var stderr bytes.Buffer
+		exit, err := e.Run(t.Context(), j, &check, &stderr)
+		if err != nil || exit.Code != 0 || stderr.String() != "there" {
+			t.Fatalf("code %d, error %v, stderr %q", exit.Code, err, stderr.String())
+		}
+		if want := map[string]int64{"100K": 100 << 10, "4M": 4 << 20}[size]; check.Bytes != want {
+			t.Errorf("%d bytes are right of %d", check.Bytes, want)
+		}
+	}
+	if seen.Load() < 3 {
+		t.Error("nothing was lost")
+	}
+}
+
+// TestWithoutProgram: on an engine for other machines there is nothing of ours beside the tool.
+func TestWithoutProgram(t *testing.T) {
+	root := t.TempDir()
+	_, e := double(t, daggertest.Options{Platform: "linux/other"}, Config{MountRoots: []string{root + ":rw"}})
+	spec := func() *contracts.DaggerSpec {
+		return specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root, Target: "/data", Mode: "rw"}}})
+	}
+	j := job(spec(), "cat", "err:there", "read:$ARGS_FILE", "write:/data/new:text", "exit:9")
+	j.Stdin = []byte("given ")
+	j.Args = map[string]any{"a": "b"}
+	r := run(t, e, j)
+	if r.err != nil || r.Code != 9 || r.stdout != `given {"args":{"a":"b"},"context":{}}` || r.stderr != "there" {
+		t.Errorf("code %d, error %v, output %q %q", r.Code, r.err, r.stdout, r.stderr)
+	}
+	if !noted(r.Notes, "at the end of the run") {
+		t.Errorf("the notes are %q", r.Notes)
+	}
+	if text, err := os.ReadFile(filepath.Join(root, "new")); err != nil || string(text) != "text" {
+		t.Errorf("brought back: %q, %v", text, err)
+	}
+	for _, code := range []string{"0", "127", "128", "137", "191", "192", "255"} {
+		r := run(t, e, job(spec(), "out:said", "write:/data/late:text", "exit:"+code))
+		if r.err != nil || r.stdout != "said" || strconv.Itoa(r.Code) != code {
+			t.Errorf("exit %s: code %d, error %v, output %q", code, r.Code, r.err, r.stdout)
+		}
+		if lost := noted(r.Notes, "was not brought back"); lost != slices.Contains([]string{"128", "137", "191"}, code) {
+			t.Errorf("exit %s: the notes are %q", code, r.Notes)
+		}
+	}
+}
+
+// TestLatency: output arrives soon after it was printed. The tool prints when the test says so, by files in a cache.
+func TestLatency(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{})
+	const rounds = 12
+	took := delays(t, d, e, rounds)
+	slices.Sort(took)
+	t.Logf("output came after %s in the median and %s at most", took[rounds/2].Round(time.Millisecond), took[rounds-1].Round(time.Millisecond))
+	if took[rounds/2] > 300*time.Millisecond {
+		t.Errorf("the median is above 300 ms: %s", took)
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+func TestExamine(t *testing.T) {
+	_, e := double(t, daggertest.Options{}, Config{})
+	found, err := e.Examine(t.Context())
+	if err != nil || found.Exit.Code != 0 || !strings.Contains(found.About, "v0.21.8") || len(found.Lacks) != 1 {
+		t.Errorf("%+v, %v", found, err)
+	}
+	_, e = double(t, daggertest.Options{NoLogs: true, Platform: "linux/other"}, Config{})
+	if found, err = e.Examine(t.Context()); err != nil || len(found.Lacks) != 3 {
+		t.Errorf("%+v, %v", found, err)
+	}
+}
+
+func TestEntrypointAndTmpfs(t *testing.T) {
+	image := daggertest.MakeImage(t, false, enginetest.Build(t))
+	image.Entrypoint = []string{"testtool", "out:first "}
+	_, e := double(t, daggertest.Options{Images: map[string]daggertest.Image{"image": image}}, Config{})
+	with := func(entrypoint contracts.Entrypoint, command ...string) ended {
+		spec := specWith(contracts.CommonSpec{Command: contracts.Command{Argv: command}})
+		spec.Entrypoint, spec.Tmpfs = entrypoint, contracts.Tmpfs{"/in/memory": 1 << 20}
+		return run(t, e, job(spec))
+	}
+	for _, c := range []struct {
+		got  ended
+		want string
+	}{{with(nil, "out:second"), "first second"}, {with(contracts.Entrypoint{}, "testtool", "write:/in/memory/x:y", "read:/in/memory/x"), "y"}, {with(contracts.Entrypoint{"testtool"}, "out:own"), "own"}} {
+		if succeeded(t, c.got); c.got.stdout != c.want {
+			t.Errorf("the tool printed %q, %q is right", c.got.stdout, c.want)
+		}
+	}
+}
+
+func TestImagesAllowed(t *testing.T) {
+	_, e := double(t, daggertest.Options{}, Config{Images: []string{"registry.example/**"}})
+	refusedWith(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")), contracts.PolicyDenied, "policy.images")
+}
+
+// TestSecretsInQueries: a secret is in no query but the one that hands it over.
+func TestSecretsInQueries(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{})
+	j := job(specWith(contracts.CommonSpec{}), "var:API_KEY")
+	j.Passthrough = map[string]string{"API_KEY": "the-secret"}
+	if got := succeeded(t, run(t, e, j)).stdout; got != "the-secret" {
+		t.Errorf("the tool saw %q", got)
+	}
+	handed := 0
+	for _, q := range d.Queries() {
+		switch {
+		case !strings.Contains(q.Text, "the-secret"):
+		case strings.Contains(q.Text, "setSecret"):
+			handed++
+		default:
+			t.Errorf("the secret is in a query that does not keep it: %.300s", q.Text)
+		}
+	}
+	if handed != 1 {
+		t.Errorf("it was handed over %d times", handed)
+	}
+}
+
+// TestCharactersInPieces: output that comes in the middle of a character is not lost, as it is in the log stream of an engine.
+func TestCharactersInPieces(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		e := w.open(t, Config{})
+		r := succeeded(t, run(t, e, w.job(specWith(contracts.CommonSpec{}), "out:before ", "outhex:c3", "sleep:50ms", "outhex:a4", "out: after", "errhex:ff")))
+		if r.stdout != "before \u00e4 after" || r.stderr != "\xff" {
+			t.Errorf("output is %q %q", r.stdout, r.stderr)
+		}
+	})
+}
+
+// TestCached: with cache: true the second of two runs that are the same is not run, on an engine too.
+func TestCached(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		e := w.open(t, Config{})
+		what := "out:" + newTrace().String()
+		for i := range 2 {
+			spec := specWith(contracts.CommonSpec{})
+			spec.Cache = true
+			r := run(t, e, w.job(spec, what, "exit:7"))
+			if r.err != nil || r.Code != 7 || "out:"+r.stdout != what {
+				t.Errorf("code %d, error %v, output %q", r.Code, r.err, r.stdout)
+			}
+			if i == 1 && !noted(r.Notes, "cache: true") {
+				t.Errorf("the second says nothing of the cache: %q", r.Notes)
+			}
+		}
+	})
+}

@@ -1,0 +1,73 @@
+package dagger
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+)
+
+// specOf is the spec with which a contract runs here, nil where it has none.
+func specOf(c *contracts.Contract) *contracts.DaggerSpec {
+	spec, _ := c.SpecFor(contracts.EngineDagger).(*contracts.DaggerSpec)
+	return spec
+}
+
+// unenforced lists what of a contract an engine of Dagger does not enforce: there is no bound of memory, processors or processes
+// in its interface, and every container has a network.
+func unenforced(c *contracts.Contract, spec *contracts.DaggerSpec) (list []string) {
+	for _, limit := range []struct {
+		name  string
+		asked bool
+	}{
+		{"memory_limit", spec.MemoryLimit != 0}, {"cpu_limit", spec.CPULimit != 0}, {"pids_limit", spec.PidsLimit != 0},
+		{"read_only: true", spec.ReadOnly != nil && *spec.ReadOnly}, {"shm_size", spec.ShmSize != 0}, {"ulimits", len(spec.Ulimits) > 0},
+	} {
+		if limit.asked {
+			list = append(list, limit.name)
+		}
+	}
+	switch {
+	case spec.Network == "none":
+		list = append(list, "network: none")
+	case spec.Network == "" && !chosen(c):
+		list = append(list, "network: none, which the contract has on "+c.Engine+" as it names no network")
+	}
+	return list
+}
+
+// chosen reports whether the author of a contract named this engine. Who did knows that its containers have a network; who named
+// another one, and no network, relies on there being none.
+func chosen(c *contracts.Contract) bool {
+	return c.Engine == contracts.EngineDagger || slices.ContainsFunc(c.Fallback, func(f contracts.Fallback) bool { return f.Engine == contracts.EngineDagger })
+}
+
+// Check refuses what an engine of Dagger cannot do.
+func (e *Engine) Check(c *contracts.Contract) error {
+	spec := specOf(c)
+	if spec == nil {
+		return contracts.Errorf(contracts.Unsupported, "the contract of %s has no engine_spec for the dagger engine", c.Name)
+	}
+	if spec.Image == "" && e.config.DefaultImage == "" {
+		return contracts.Errorf(contracts.Unsupported, "the contract of %s names no image, and this executor has no execution.dagger.default_image", c.Name)
+	}
+	if n := spec.Network; n != "" && n != "none" && n != "bridge" {
+		return contracts.Errorf(contracts.Unsupported, "the dagger engine has no network %q for tools; write network: bridge, or use the docker engine", n)
+	}
+	if spec.GPUs != "" {
+		return contracts.Errorf(contracts.Unsupported, "the dagger engine gives no gpus to tools; use the docker engine")
+	}
+	if list := unenforced(c, spec); len(list) > 0 && !spec.BestEffort {
+		return contracts.Errorf(contracts.Unsupported, "the dagger engine cannot enforce %s; use the docker engine, or let it run without by best_effort: true", strings.Join(list, ", "))
+	}
+	return nil
+}
+
+// notesOf says what a run goes without.
+func notesOf(c *contracts.Contract, spec *contracts.DaggerSpec) (notes []string) {
+	if list := unenforced(c, spec); len(list) > 0 {
+		notes = append(notes, fmt.Sprintf("not enforced by the dagger engine (best_effort): %s", strings.Join(list, ", ")))
+	}
+	return notes
+}

@@ -79,8 +79,11 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec, image string
 		delete(c.secrets, name) // an argument of that name came later
 		c.env = append(c.env, entry)
 	}
-	c.mounts, err = e.mountsOf(job.Contract, spec)
-	return c, err
+	if c.mounts, err = e.mountsOf(job.Contract, spec); err != nil {
+		closeMounts(c.mounts)
+		return nil, err
+	}
+	return c, nil
 }
 
 // mayUse is nil where the operator allows an image (policy.images).
@@ -231,8 +234,22 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 	}
 	c.argv = append(slices.Clone(before), c.argv...)
 	r := &ready{workdir: workdirOf(c.spec, from)}
+	inPlace := func() error {
+		for i := range c.mounts {
+			if err := c.mounts[i].moved(); err != nil {
+				return contracts.Errorf(contracts.PolicyDenied, "mounts: %s; run the tool again, and let nothing else move its directories", rootOf(err))
+			}
+		}
+		return nil
+	}
+	if err := inPlace(); err != nil {
+		return nil, err
+	}
 	if r.sources, err = s.sources(ctx, c); err != nil {
 		return nil, fail(err)
+	}
+	if err := inPlace(); err != nil {
+		return nil, err
 	}
 	path := from.Path
 	for _, entry := range c.env {

@@ -116,6 +116,7 @@ func (e *Engine) run(ctx context.Context, job *engines.Job, spec *contracts.Dagg
 	if err != nil {
 		return exit, err
 	}
+	defer closeMounts(c.mounts)
 	s, err := e.sessions.get(ctx, readyWait)
 	if err != nil {
 		return exit, err

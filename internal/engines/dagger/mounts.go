@@ -23,11 +23,16 @@ type mount struct {
 	writable bool
 	file     bool // not a directory
 	socket   bool
+
+	// root is the directory as it was when it was allowed, of a file the one that it lies in, name. Paths say nothing about later: a
+	// tool can put a link in place of a directory on the way.
+	root *os.Root
+	name string
 }
 
 // mountsOf resolves the mounts of a contract. An error has the code policy_denied, or says why one cannot be copied.
-func (e *Engine) mountsOf(c *contracts.Contract, spec *contracts.DaggerSpec) ([]mount, error) {
-	var list []mount
+// What it returns is held until closeMounts, also with an error.
+func (e *Engine) mountsOf(c *contracts.Contract, spec *contracts.DaggerSpec) (list []mount, err error) {
 	for _, m := range spec.Mounts {
 		if source, is := e.daemon(c, m); is {
 			list = append(list, mount{source: source, target: m.Target, socket: true})
@@ -35,18 +40,93 @@ func (e *Engine) mountsOf(c *contracts.Contract, spec *contracts.DaggerSpec) ([]
 		}
 		source, writable, err := engines.MountSource(c, m, e.config.MountRoots)
 		if err != nil {
-			return nil, err
+			return list, err
 		}
-		info, err := os.Stat(source)
-		switch {
-		case err != nil:
-			return nil, contracts.Errorf(contracts.PolicyDenied, "mounts: %s: %s", m.Source, err)
-		case !info.IsDir() && !info.Mode().IsRegular():
-			return nil, contracts.Errorf(contracts.Unsupported, "mounts: %s is neither a directory nor a file, and the dagger engine copies nothing else into a container", m.Source)
+		one := mount{source: source, target: m.Target, writable: writable}
+		if err := one.hold(e.config.MountRoots, m.Source); err != nil {
+			return list, err
 		}
-		list = append(list, mount{source: source, target: m.Target, writable: writable, file: !info.IsDir()})
+		list = append(list, one)
 	}
 	return list, nil
+}
+
+// hold opens what is mounted by way of the directory that allows it, which no link leads out of.
+func (m *mount) hold(roots []string, named string) error {
+	denied := func(err error) error {
+		return contracts.Errorf(contracts.PolicyDenied, "mounts: %s: %s; it must be there, below a directory of policy.mounts, and stay there while the tool runs", named, rootOf(err))
+	}
+	for _, text := range roots {
+		if !engines.BelowRoots([]string{text}, m.source, m.writable) {
+			continue
+		}
+		dir, err := filepath.EvalSymlinks(strings.TrimSuffix(text, ":rw"))
+		if err != nil {
+			return denied(err)
+		}
+		if info, err := os.Stat(dir); err == nil && !info.IsDir() { // a file alone is allowed
+			dir = filepath.Dir(dir)
+		}
+		below, err := filepath.Rel(dir, m.source)
+		if err != nil {
+			return denied(err)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return denied(err)
+		}
+		defer root.Close()
+		info, err := root.Stat(below)
+		switch {
+		case err != nil:
+			return denied(err)
+		case !info.IsDir() && !info.Mode().IsRegular():
+			return contracts.Errorf(contracts.Unsupported, "mounts: %s is neither a directory nor a file, and the dagger engine copies nothing else into a container", named)
+		case !info.IsDir():
+			m.file, m.name, below = true, filepath.Base(below), filepath.Dir(below)
+		}
+		if m.root, err = root.OpenRoot(below); err != nil {
+			return denied(err)
+		}
+		return nil
+	}
+	return denied(errors.New("it is not below any"))
+}
+
+// moved reports whether the path of a mount leads elsewhere now. An engine takes paths, not what is held: it is asked before and
+// after it has copied the files in.
+func (m *mount) moved() error {
+	if m.root == nil {
+		return nil
+	}
+	dir := m.source
+	if m.file {
+		dir = filepath.Dir(dir)
+	}
+	held, err := m.root.Stat(".")
+	if err != nil {
+		return err
+	}
+	resolved, err := filepath.EvalSymlinks(m.source)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if resolved != m.source || !os.SameFile(held, info) {
+		return fmt.Errorf("%s was put in place of another while the run was prepared", m.source)
+	}
+	return nil
+}
+
+func closeMounts(list []mount) {
+	for _, m := range list {
+		if m.root != nil {
+			m.root.Close()
+		}
+	}
 }
 
 // daemon reports whether a mount is the socket of the Docker daemon, where contracts may mount that.
@@ -89,7 +169,7 @@ func (s *session) bringBackOne(ctx context.Context, m mount, after, before, data
 		if err := s.inContainer(after).Select("file").Arg("path", m.target).Select("export").Arg("path", staged).Bind(new(string)).Execute(ctx); err != nil {
 			return nil, err
 		}
-		return nil, replaceFile(filepath.Dir(m.source), filepath.Base(m.source), staged)
+		return nil, replaceFile(m.root, m.name, staged)
 	}
 	changes := s.inContainer(after).Select("directory").Arg("path", m.target).Select("changes").Arg("from", before)
 	var what struct {
@@ -105,14 +185,19 @@ func (s *session) bringBackOne(ctx context.Context, m mount, after, before, data
 	if err := changes.Select("layer").Select("export").Arg("path", stage).Bind(new(string)).Execute(ctx); err != nil {
 		return nil, err
 	}
+	staged, err := os.OpenRoot(stage) // the tool's links lie in it
+	if err != nil {
+		return nil, err
+	}
+	defer staged.Close()
 	for _, path := range below { // the places of other mounts, which the engine made, not the tool
 		for ; path != "."; path = filepath.Dir(path) {
-			if _, err := os.Lstat(filepath.Join(m.source, path)); err == nil || os.Remove(filepath.Join(stage, path)) != nil {
+			if _, err := m.root.Lstat(path); err == nil || staged.Remove(path) != nil {
 				break // it was there, or the tool put something into it
 			}
 		}
 	}
-	return apply(m.source, stage, what.RemovedPaths)
+	return apply(m.root, stage, what.RemovedPaths)
 }
 
 // below lists what else is mounted below a place, relative to it.
@@ -140,12 +225,7 @@ func (s *session) inContainer(id string) *querybuilder.Selection {
 }
 
 // apply makes a directory of the host as the changes say. It never leaves the directory, whatever links there are.
-func apply(dir, stage string, removed []string) (skipped []string, err error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
+func apply(root *os.Root, stage string, removed []string) (skipped []string, err error) {
 	for _, path := range removed {
 		path = filepath.Clean(strings.Trim(path, "/"))
 		if path == "." {
@@ -236,13 +316,8 @@ func replaceIn(root *os.Root, path, from string, mode fs.FileMode) error {
 	return err
 }
 
-// replaceFile puts a file of the host in place of another.
-func replaceFile(dir, name, from string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
+// replaceFile puts a file in place of another.
+func replaceFile(root *os.Root, name, from string) error {
 	info, err := root.Stat(name)
 	if err != nil {
 		return err

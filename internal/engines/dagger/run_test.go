@@ -330,6 +330,50 @@ func testLinksOutOfMounts(t *testing.T, w world) {
 	}
 }
 
+// TestMountsPutElsewhere: what comes back goes to the directory that was mounted, not to what lies at its path then.
+func TestMountsPutElsewhere(t *testing.T) { worlds(t, testMountsPutElsewhere) }
+
+func testMountsPutElsewhere(t *testing.T, w world) {
+	root, outside := t.TempDir(), t.TempDir()
+	for _, dir := range []string{filepath.Join(root, "a/etc"), filepath.Join(outside, "etc")} {
+		do(t, os.MkdirAll(dir, 0o755))
+	}
+	for _, file := range []string{filepath.Join(root, "a/file"), filepath.Join(outside, "file"), filepath.Join(outside, "etc/victim")} {
+		do(t, os.WriteFile(file, []byte("untouched"), 0o644))
+	}
+	e := w.open(t, Config{MountRoots: []string{root + ":rw"}})
+	spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{
+		{Source: root, Target: "/x", Mode: "rw"}, {Source: root + "/a/etc", Target: "/y", Mode: "rw"}, {Source: root + "/a/file", Target: "/z", Mode: "rw"},
+	}})
+	r := run(t, e, w.job(spec, "rm:/x/a", "symlink:"+outside+":/x/a", "write:/y/victim:taken", "write:/y/fresh:taken", "write:/z:taken"))
+	if to, err := os.Readlink(filepath.Join(root, "a")); err != nil || to != outside {
+		t.Errorf("the tool's link leads to %q, %v; notes %q, error %v", to, err, r.Notes, r.err)
+	}
+	for _, file := range []string{"file", "etc/victim"} {
+		if text, err := os.ReadFile(filepath.Join(outside, file)); err != nil || string(text) != "untouched" {
+			t.Errorf("outside of the mounts %s has %q, %v", file, text, err)
+		}
+	}
+	if got := leftIn(filepath.Join(outside, "etc")); !slices.Equal(got, []string{"victim"}) {
+		t.Errorf("outside of the mounts there are %q", got)
+	}
+	// Somebody puts a link in place of a directory after it was allowed: nothing is read through it.
+	do(t, os.Mkdir(filepath.Join(root, "c"), 0o755))
+	m := mount{source: filepath.Join(root, "c"), writable: true}
+	do(t, m.hold([]string{root + ":rw"}, m.source))
+	defer m.root.Close()
+	do(t, m.moved())
+	do(t, errors.Join(os.Remove(m.source), os.Symlink(outside, m.source)))
+	if m.moved() == nil {
+		t.Error("a link in place of a mount is not seen")
+	}
+	m = mount{source: m.source + "/etc"} // as it was resolved before
+	if err := m.hold([]string{root + ":rw"}, m.source); err == nil {
+		m.root.Close()
+		t.Error("a mount was opened by a link out of the directory that allows it")
+	}
+}
+
 func do(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -21,6 +21,9 @@ type Config struct {
 	AllowDockerSocket bool
 	// Images are patterns of the images that may be used (policy.images); none: all.
 	Images []string
+	// Networks are those that contracts may have (policy.network). Every container has "bridge"; without it, contracts run that ask
+	// for that by name, as far as the policy lets them through, and no others.
+	Networks []string
 	// MountRoots are where contracts may have mounts (policy.mounts).
 	MountRoots []string
 	// DataDir is where output and changed files pass through that are too large for memory.

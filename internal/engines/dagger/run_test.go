@@ -152,6 +152,24 @@ func TestNetworkOfOthers(t *testing.T) {
 	}
 }
 
+// TestNetworkPolicy: the network of containers is for contracts that ask for it by name, where policy.network does not give it to all.
+func TestNetworkPolicy(t *testing.T) {
+	allowed, denied := &Engine{config: Config{Networks: []string{"bridge"}}}, &Engine{config: Config{Networks: []string{"host"}}}
+	for network, passes := range map[string]bool{"": false, "none": false, "bridge": true} {
+		spec := specWith(contracts.CommonSpec{Network: network})
+		spec.BestEffort = true
+		contract := job(spec, "out:ran").Contract
+		if err := allowed.Check(contract); err != nil {
+			t.Errorf("network %q with bridge in policy.network: %s", network, err)
+		}
+		err := denied.Check(contract)
+		var wrong *contracts.Error
+		if passes != (err == nil) || err != nil && (!errors.As(err, &wrong) || wrong.Code != contracts.Unsupported || !strings.Contains(wrong.Message, "policy.network")) {
+			t.Errorf("network %q without bridge in policy.network: %v", network, err)
+		}
+	}
+}
+
 func TestImageErrors(t *testing.T) {
 	d, e := double(t, daggertest.Options{}, Config{})
 	spec := specWith(contracts.CommonSpec{})

@@ -126,7 +126,7 @@ func TestNoCLI(t *testing.T) {
 		words []string
 	}{{"", []string{"dagger", "PATH", "install"}}, {"/there/is/none", []string{"/there/is/none", "execution.dagger.cli", "no such file"}}, {script, []string{"permission denied"}}} {
 		begun := time.Now()
-		e, err := New(Config{CLI: c.path}, zerolog.Nop())
+		e, err := New(Config{CLI: c.path, Networks: []string{"bridge"}}, zerolog.Nop())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -422,7 +422,7 @@ func (c Config) DaggerEngine(dataDir string) dagger.Config {
 	config := dagger.Config{
 		CLI: d.CLI, RunnerHost: d.Engine, Program: d.Program, ConnectTimeout: time.Duration(d.ConnectTimeout), SessionTimeout: time.Duration(d.SessionTimeout),
 		DefaultImage: d.DefaultImage, Images: c.Policy.Images, AllowDockerSocket: c.Policy.DockerSocket, MountRoots: c.Policy.Mounts, DataDir: filepath.Join(dataDir, "dagger"),
-		Networks: c.Policy.Network,
+		Networks: c.Policy.Network, Root: c.Policy.Root,
 	}
 	if d.MountDockerSocket {
 		config.DockerSocket = dagger.DockerSocket

@@ -24,6 +24,8 @@ type Config struct {
 	// Networks are those that contracts may have (policy.network). Every container has "bridge"; without it, contracts run that ask
 	// for that by name, as far as the policy lets them through, and no others.
 	Networks []string
+	// Root allows tools to be root in their containers (policy.root). Privileged ones may without.
+	Root bool
 	// MountRoots are where contracts may have mounts (policy.mounts).
 	MountRoots []string
 	// DataDir is where output and changed files pass through that are too large for memory.
@@ -33,6 +35,9 @@ type Config struct {
 	// Limits are limits of the configuration that nobody asked for by contract, as "memory 512Mi". They cannot be applied.
 	Limits []string
 }
+
+// nobody is whom tools are where neither contract nor image names a user, or the image names root: user and group.
+const nobody = "65534:65534"
 
 // DockerSocket is where tools look for the Docker daemon.
 const DockerSocket = "/var/run/docker.sock"

@@ -9,6 +9,7 @@ import (
 	"os"
 	posix "path"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -24,6 +25,7 @@ import (
 type image struct {
 	Path       string   `json:"path"`
 	Workdir    string   `json:"workdir"`
+	User       string   `json:"user"`
 	Entrypoint []string `json:"entrypoint"`
 }
 
@@ -38,6 +40,8 @@ type container struct {
 	secrets map[string]string // variables that the engine shows to nobody
 	mounts  []mount
 	socket  string // of the Docker daemon, on the host; "": none
+	user    string // whom the tool is; "": whom the image says
+	noRoot  bool   // it may not be root
 	bare    string // why no program of ours stands beside the tool; "": one does
 }
 
@@ -46,6 +50,11 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec, image string
 	c := &container{job: job, spec: spec, image: image, secrets: map[string]string{}, socket: e.config.DockerSocket}
 	if err := e.mayUse(image); err != nil {
 		return nil, err
+	}
+	// Where there is no image, only a program of ours runs.
+	c.user, c.noRoot = spec.User, !e.config.Root && !spec.Privileged && image != ""
+	if c.noRoot && spec.User != "" && isRoot(spec.User) {
+		return nil, deniedRoot(spec.User)
 	}
 	var err error
 	if c.argv, err = job.Argv(); err != nil {
@@ -101,6 +110,37 @@ func (e *Engine) mayUse(image string) error {
 	}
 	if !engines.ImageAllowed(e.config.Images, named, digests) {
 		return contracts.Errorf(contracts.PolicyDenied, "image: %s is not among those that this executor may use; its operator can allow it by policy.images", image)
+	}
+	return nil
+}
+
+// isRoot reports whether a user of a container, as user or user:group, is root for all that can be seen from here; a name can be
+// that of root in an image as well.
+func isRoot(user string) bool {
+	name, _, _ := strings.Cut(user, ":")
+	n, err := strconv.ParseUint(name, 10, 32)
+	return name == "" || name == "root" || err == nil && n == 0
+}
+
+func deniedRoot(user string) *contracts.Error {
+	return contracts.Errorf(contracts.PolicyDenied, "user: %s is root in its container, which is not allowed on this executor; name another, or have its operator allow it by policy.root", user)
+}
+
+// settle decides whom the tool is, by what the image says.
+func (c *container) settle(from image) error {
+	if !c.noRoot {
+		return nil
+	}
+	if c.user == "" && isRoot(from.User) {
+		c.user = nobody
+	}
+	user := c.user
+	if user == "" {
+		user = from.User
+	}
+	// Beside the tool our program sees whether a name is that of root. Alone it has to be seen here.
+	if name, _, _ := strings.Cut(user, ":"); c.bare != "" && strings.Trim(name, "0123456789") != "" {
+		return contracts.Errorf(contracts.PolicyDenied, "user: %s may be root in its container, which is not allowed on this executor; name the user as a number, or have its operator allow it by policy.root", user)
 	}
 	return nil
 }
@@ -191,7 +231,7 @@ func (s *session) imageOf(ctx context.Context, c *container) (image, error) {
 		return known, nil
 	}
 	var found image
-	err := s.from(c).SelectFields(`path:envVariable(name:"PATH")`, "workdir", "entrypoint").Bind(&found).Execute(ctx)
+	err := s.from(c).SelectFields(`path:envVariable(name:"PATH")`, "workdir", "entrypoint", "user").Bind(&found).Execute(ctx)
 	if err != nil {
 		return image{}, err
 	}
@@ -227,6 +267,9 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 	c.bare = s.why
 	if c.bare == "" && c.spec.Platform != "" && c.spec.Platform != s.platform {
 		c.bare = fmt.Sprintf("the contract is for %s, this program is for %s", c.spec.Platform, s.platform)
+	}
+	if err := c.settle(from); err != nil {
+		return nil, err
 	}
 	before := from.Entrypoint
 	if c.spec.Entrypoint != nil {
@@ -348,8 +391,8 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 		// Another label makes another container, which is not in the cache. Tools do not see labels.
 		q = q.Select("withLabel").Arg("name", "executor.run").Arg("value", newTrace().String())
 	}
-	if c.spec.User != "" {
-		q = q.Select("withUser").Arg("name", c.spec.User)
+	if c.user != "" {
+		q = q.Select("withUser").Arg("name", c.user)
 	}
 	if r.workdir != from.Workdir {
 		q = q.Select("withWorkdir").Arg("path", r.workdir)
@@ -396,7 +439,7 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 		q = c.owned(q.Select("withMountedCache").Arg("path", home(cache.Path)).Arg("cache", r.sources[fmt.Sprintf("c%d", i)]))
 	}
 	if c.socket != "" {
-		q = q.Select("withUnixSocket").Arg("path", DockerSocket).Arg("source", r.sources["d0"])
+		q = c.owned(q.Select("withUnixSocket").Arg("path", DockerSocket).Arg("source", r.sources["d0"]))
 	}
 	return q
 }
@@ -410,10 +453,10 @@ func (c *container) mounted(path string) bool {
 
 // owned gives what is mounted to the user of the tool.
 func (c *container) owned(q *querybuilder.Selection) *querybuilder.Selection {
-	if c.spec.User == "" {
+	if c.user == "" {
 		return q
 	}
-	return q.Arg("owner", c.spec.User)
+	return q.Arg("owner", c.user)
 }
 
 // holds reports whether the contract puts something of its own below a path.

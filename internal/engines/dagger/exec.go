@@ -51,6 +51,9 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	if missing := s.logs.missing(); missing != nil {
 		exit.Notes = append(exit.Notes, "output came at the end of the run: the Dagger engine has no log stream")
 	}
+	if end.Root {
+		return exit, deniedRoot(c.user)
+	}
 	if end.Unstarted != "" {
 		return exit, contracts.Errorf(contracts.SpawnFailed, "%s", end.Unstarted)
 	}
@@ -87,7 +90,7 @@ func await[T any](c <-chan T, wait time.Duration) (value T, ok bool) {
 // start runs the tool to its end. It returns the id of the container as it then is, and the first part of what the program beside
 // the tool printed.
 func (s *session) start(ctx context.Context, c *container, r *ready) (after, first string, err error) {
-	stdin, err := json.Marshal(inside.Plan{Argv: c.argv, Dir: r.workdir, Args: c.args, Stdin: c.job.Stdin})
+	stdin, err := json.Marshal(inside.Plan{Argv: c.argv, Dir: r.workdir, Args: c.args, Stdin: c.job.Stdin, NoRoot: c.noRoot})
 	if err != nil {
 		return "", "", err
 	}

@@ -145,7 +145,14 @@ func (s *session) bringBack(ctx context.Context, c *container, r *ready, after s
 		if !m.writable {
 			continue
 		}
-		skipped, err := s.bringBackOne(ctx, m, after, r.sources[fmt.Sprintf("m%d", i)], dataDir, c.below(m.target))
+		before, err := r.sources[fmt.Sprintf("m%d", i)], error(nil)
+		if c.user != "" && !m.file { // as it was given to the user: what has another owner counts as changed
+			err = r.box.Select("directory").Arg("path", m.target).Select("id").Bind(&before).Execute(ctx)
+		}
+		var skipped []string
+		if err == nil {
+			skipped, err = s.bringBackOne(ctx, m, after, before, dataDir, c.below(m.target))
+		}
 		switch {
 		case err != nil:
 			notes = append(notes, fmt.Sprintf("mounts: what the tool changed in %s was not or not wholly brought back: %s", m.target, short(err)))

@@ -203,6 +203,52 @@ func testUser(t *testing.T, w world) {
 	succeeded(t, run(t, e, w.job(spec, "write:$TMPDIR/a:b", "read:$TMPDIR/a", "read:$ARGS_FILE", "stat:$HOME")))
 }
 
+// TestRoot: tools are root where policy.root allows it, or nothing is started.
+func TestRoot(t *testing.T) {
+	image := func(user string) daggertest.Image {
+		i := daggertest.MakeImage(t, false, enginetest.Build(t))
+		i.User = user
+		return i
+	}
+	images := map[string]daggertest.Image{"image": image(""), "root": image("root"), "zero": image("0:0"), "toor": image("toor"), "nobody": image("nobody")}
+	const uid = "Uid:\t65534\t65534\t65534\t65534\n"
+	d, e := double(t, daggertest.Options{Images: images}, Config{})
+	for _, name := range []string{"image", "root", "zero", "nobody"} {
+		spec := specWith(contracts.CommonSpec{})
+		spec.Image = name
+		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, uid) {
+			t.Errorf("of the image %s the tool is %s", name, got)
+		}
+	}
+	before := d.Runs()
+	for _, user := range []string{"root", "0", "0:65534", "00", "root:nobody"} {
+		spec := specWith(contracts.CommonSpec{})
+		spec.User = user
+		refusedWith(t, run(t, e, job(spec, "out:ran")), contracts.PolicyDenied, "policy.root")
+	}
+	if d.Runs() != before {
+		t.Error("something was started")
+	}
+	spec := specWith(contracts.CommonSpec{}) // a name of root that only the image knows
+	spec.Image = "toor"
+	r := run(t, e, job(spec, "out:ran"))
+	if refusedWith(t, r, contracts.PolicyDenied, "policy.root"); r.stdout != "" {
+		t.Errorf("the tool printed %q", r.stdout)
+	}
+	for _, allow := range []Config{{Root: true}, {}} {
+		e := open1(t, allow)
+		spec := specWith(contracts.CommonSpec{})
+		spec.Image, spec.Privileged = "root", !allow.Root
+		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, "Uid:\t0\t0") {
+			t.Errorf("with %+v the tool is %s", allow, got)
+		}
+	}
+	_, e = double(t, daggertest.Options{Images: images, Platform: "linux/other"}, Config{})
+	spec = specWith(contracts.CommonSpec{})
+	spec.Image = "toor"
+	refusedWith(t, run(t, e, job(spec, "out:ran")), contracts.PolicyDenied, "as a number")
+}
+
 // TestCacheBusting: a tool runs each time, sees nothing of why, and with cache: true runs once.
 func TestCacheBusting(t *testing.T) {
 	d, e := double(t, daggertest.Options{}, Config{})

@@ -260,6 +260,7 @@ func (e *Engine) pull(name string, from *ctr) (*ctr, error) {
 	}
 	return from.with("from", map[string]any{"address": name}, func(c *ctr) {
 		c.image, c.layers, c.env, c.workdir = &image, []string{image.Dir}, slices.Clone(image.Env), image.Workdir
+		c.user = image.User
 	}), nil
 }
 

@@ -109,8 +109,8 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 		plan.Dir = "/"
 	}
 	switch c.user {
-	case "", "root", "0":
-	case "nobody":
+	case "", "root", "0", "toor":
+	case "nobody", "65534", "65534:65534":
 		plan.User = 65534
 	default:
 		return &queryError{message: "unable to find user " + c.user + ": no matching entries in passwd file"}
@@ -143,7 +143,7 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 					return err
 				}
 				if plan.User != 0 {
-					_ = os.Chown(at.Source, plan.User, plan.User)
+					_ = filepath.WalkDir(at.Source, func(path string, _ os.DirEntry, _ error) error { return os.Lchown(path, plan.User, plan.User) })
 				}
 			}
 		}

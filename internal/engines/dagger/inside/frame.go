@@ -48,6 +48,7 @@ type End struct {
 	Signal string `json:"signal,omitempty"` // that ended it, as SIGKILL
 	// Unstarted says why the tool could not be started; then it did not run at all.
 	Unstarted string  `json:"unstarted,omitempty"`
+	Root      bool    `json:"root,omitempty"` // because its user is root
 	CPUMS     float64 `json:"cpu_ms"`
 	MaxRSS    int64   `json:"max_rss"` // in bytes
 

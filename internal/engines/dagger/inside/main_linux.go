@@ -23,12 +23,14 @@ func Main() {
 	out.write([]byte(Hello))
 	end, err := start(out)
 	if err != nil {
-		end = End{Unstarted: err.Error()}
+		end = End{Unstarted: err.Error(), Root: errors.Is(err, errRoot)}
 	}
 	end.Bytes = out.bytes
 	out.write(appendEnd(nil, end))
 	os.Exit(0) // what the tool started ends with the container
 }
+
+var errRoot = errors.New("the user is root")
 
 // start runs the tool to its end. An error means that it was not started.
 func start(out *frames) (End, error) {
@@ -39,6 +41,9 @@ func start(out *frames) (End, error) {
 	var plan Plan
 	if err := json.Unmarshal(text, &plan); err != nil {
 		return End{}, fmt.Errorf("read what is to be started: %w", err)
+	}
+	if plan.NoRoot && os.Geteuid() == 0 {
+		return End{}, errRoot
 	}
 	if err := os.WriteFile(ArgsFile, plan.Args, argsMode); err != nil {
 		return End{}, fmt.Errorf("write the file of arguments: %w", err)

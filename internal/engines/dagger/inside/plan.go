@@ -24,6 +24,9 @@ type Plan struct {
 	Dir   string   `json:"dir"`
 	Args  []byte   `json:"args"`  // for ArgsFile
 	Stdin []byte   `json:"stdin"` // for the tool
+
+	// NoRoot has nothing started where the user, which may be a name in the image, is root.
+	NoRoot bool `json:"no_root,omitempty"`
 }
 
 // Invoked reports whether this process was started as Program. The main function of a program that stands beside tools asks

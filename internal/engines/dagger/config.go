@@ -11,6 +11,8 @@ type Config struct {
 	RunnerHost string
 	// ConnectTimeout bounds one attempt to connect; what it started is killed then. 0: a minute.
 	ConnectTimeout time.Duration
+	// PullTimeout bounds the preparation of a run: the image is pulled, mounts are copied in. 0: ten minutes.
+	PullTimeout time.Duration
 	// SessionTimeout is how long new runs use a session; then there is a new one. 0: no bound.
 	SessionTimeout time.Duration
 	// DefaultImage is for contracts that name none.
@@ -45,6 +47,7 @@ const DockerSocket = "/var/run/docker.sock"
 // Times of the engine. Variables for tests.
 var (
 	connectTimeout = time.Minute
+	pullTimeout    = 10 * time.Minute
 	probeEvery     = 5 * time.Second
 	probeTimeout   = 3 * time.Second
 	probesFailed   = 3 // in a row: the session is given up

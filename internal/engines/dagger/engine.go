@@ -147,6 +147,13 @@ func (e *Engine) run(ctx context.Context, job *engines.Job, spec *contracts.Dagg
 
 // prepare makes the container, and tells of it if that takes long, as it does for an image that is pulled.
 func (e *Engine) prepare(ctx context.Context, s *session, c *container) (*ready, error) {
+	wait := e.config.PullTimeout
+	if wait <= 0 {
+		wait = pullTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, contracts.Errorf(contracts.ImageUnavailable,
+		"the container of %s was not made within %s (execution.dagger.pull_timeout); look at the registry of its image, and at how much its mounts hold", c.image, wait))
+	defer cancel()
 	type answer struct {
 		ready *ready
 		err   error

@@ -249,6 +249,20 @@ func TestEngineHangs(t *testing.T) {
 	succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
 }
 
+// TestPullTimeout: a registry that never answers does not hold a run for ever, and the run can go elsewhere.
+func TestPullTimeout(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{PullTimeout: 300 * time.Millisecond})
+	becomesReady(t, e)
+	d.Hang()
+	begun := time.Now()
+	r := run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran"))
+	if refusedWith(t, r, contracts.ImageUnavailable, "pull_timeout"); r.starts != 0 || time.Since(begun) > 5*time.Second {
+		t.Errorf("%d starts, after %s", r.starts, time.Since(begun))
+	}
+	d.Resume()
+	succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
+}
+
 // TestSessionTimeout: new runs get a new session, those in the old one come to their end there.
 func TestSessionTimeout(t *testing.T) {
 	quick(t)

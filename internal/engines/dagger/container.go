@@ -181,7 +181,11 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 	for i, name := range slices.Sorted(maps.Keys(c.secrets)) {
 		// A secret that has changed under its name would not run anything again that is in the cache.
 		sum := sha256.Sum256([]byte(c.secrets[name]))
-		fields = append(fields, fmt.Sprintf("s%d:setSecret(name:%s,plaintext:%s){id}", i, quote(name+"-"+hex.EncodeToString(sum[:8])), quote(c.secrets[name])))
+		value := c.secrets[name]
+		if c.bare == "" {
+			value = inside.SecretPrefix + value
+		}
+		fields = append(fields, fmt.Sprintf("s%d:setSecret(name:%s,plaintext:%s){id}", i, quote(name+"-"+hex.EncodeToString(sum[:8])), quote(value)))
 	}
 	if c.socket != "" {
 		fields = append(fields, fmt.Sprintf("d0:host{unixSocket(path:%s){id}}", quote(c.socket)))

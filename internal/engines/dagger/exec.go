@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -90,7 +92,7 @@ func await[T any](c <-chan T, wait time.Duration) (value T, ok bool) {
 // start runs the tool to its end. It returns the id of the container as it then is, and the first part of what the program beside
 // the tool printed.
 func (s *session) start(ctx context.Context, c *container, r *ready) (after, first string, err error) {
-	stdin, err := json.Marshal(inside.Plan{Argv: c.argv, Dir: r.workdir, Args: c.args, Stdin: c.job.Stdin, NoRoot: c.noRoot})
+	stdin, err := json.Marshal(inside.Plan{Argv: c.argv, Dir: r.workdir, Args: c.args, Stdin: c.job.Stdin, NoRoot: c.noRoot, Secrets: slices.Sorted(maps.Keys(c.secrets))})
 	if err != nil {
 		return "", "", err
 	}
@@ -174,6 +176,9 @@ func (e *Engine) broken(ctx context.Context, f *follower, exit engines.Exit, err
 // execBare runs the tool without a program of ours beside it, and so without what that is there for.
 func (e *Engine) execBare(ctx context.Context, s *session, c *container, r *ready, out *output, exit engines.Exit) (engines.Exit, error) {
 	exit.Notes = append(exit.Notes, "output came at the end of the run, as text in which bytes that are not UTF-8 are replaced, and a signal that ended the tool is an exit code: "+c.bare)
+	if len(c.secrets) > 0 {
+		exit.Notes = append(exit.Notes, "where a value of env_passthrough appears in the output, the Dagger engine writes *** in its place")
+	}
 	if !utf8.Valid(c.job.Stdin) {
 		return exit, contracts.Errorf(contracts.SpawnFailed, "stdin is not UTF-8, and here the dagger engine takes nothing else: %s", c.bare)
 	}

@@ -300,6 +300,19 @@ func testSecrets(t *testing.T, w world) {
 	}
 }
 
+// TestShortSecrets: an engine masks the values of secrets in all that is printed. That leaves output as it is, however short they are.
+func TestShortSecrets(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		e := w.open(t, Config{})
+		j := w.job(specWith(contracts.CommonSpec{}), "var:ONE", "var:E", "var:NONE", "out:.", "err:1 executor e", "exit:1")
+		j.Passthrough = map[string]string{"ONE": "1", "E": "e", "NONE": "", "MORE": "executor 1"}
+		r := run(t, e, j)
+		if r.err != nil || r.Code != 1 || r.stdout != "1e." || r.stderr != "1 executor e" {
+			t.Errorf("code %d, error %v, output %q %q, notes %q", r.Code, r.err, r.stdout, r.stderr, r.Notes)
+		}
+	})
+}
+
 func TestCaches(t *testing.T) { worlds(t, testCaches) }
 
 func testCaches(t *testing.T, w world) {

@@ -1,6 +1,7 @@
 package daggertest
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -197,15 +198,16 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 			for {
 				n, err := pipe.Read(buffer)
 				if n > 0 {
+					piece := c.masked(buffer[:n])
 					switch {
 					case i == 0:
-						x.stdout = append(x.stdout, buffer[:n]...)
+						x.stdout = append(x.stdout, piece...)
 					case x.redirect != "": // an engine keeps it as well
-						_, _ = redirected.Write(buffer[:n])
+						_, _ = redirected.Write(piece)
 					default:
-						x.stderr = append(x.stderr, buffer[:n]...)
+						x.stderr = append(x.stderr, piece...)
 					}
-					e.record(trace, span, i+1, string(buffer[:n]), false)
+					e.record(trace, span, i+1, string(piece), false)
 				}
 				if err != nil {
 					return
@@ -229,6 +231,16 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 		x.code = 137
 	}
 	return nil
+}
+
+// masked is output as an engine keeps it: without the values of secrets.
+func (c *ctr) masked(piece []byte) []byte {
+	for _, secret := range c.secrets {
+		if secret.value != "" {
+			piece = bytes.ReplaceAll(piece, []byte(secret.value), []byte("***"))
+		}
+	}
+	return piece
 }
 
 // record adds to the log stream. What is not UTF-8 gets lost there.

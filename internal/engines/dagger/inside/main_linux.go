@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -41,6 +42,11 @@ func start(out *frames) (End, error) {
 	var plan Plan
 	if err := json.Unmarshal(text, &plan); err != nil {
 		return End{}, fmt.Errorf("read what is to be started: %w", err)
+	}
+	for _, name := range plan.Secrets {
+		if err := os.Setenv(name, strings.TrimPrefix(os.Getenv(name), SecretPrefix)); err != nil {
+			return End{}, fmt.Errorf("env_passthrough: %s: %w", name, err)
+		}
 	}
 	if plan.NoRoot && os.Geteuid() == 0 {
 		return End{}, errRoot

@@ -74,7 +74,7 @@ func (s *session) begin(ctx context.Context, config Config) error {
 		return err
 	}
 	s.version, s.platform = who.Version, who.DefaultPlatform
-	stream, err := s.logs.subscribe(s.ctx, s.conn)
+	stream, err := s.logs.subscribe(s.ctx, ctx, s.conn)
 	if err != nil {
 		s.logs.err = err
 		s.log.Warn().Err(err).Str("version", who.Version).Msg("the Dagger engine has no log stream; output of its runs comes at their end")
@@ -144,7 +144,10 @@ func (s *session) readLogs(stream interface {
 				timer.Stop()
 				return
 			}
-			if stream, err = s.logs.subscribe(s.ctx, s.conn); err == nil {
+			attempt, cancel := context.WithTimeout(s.ctx, probeTimeout)
+			stream, err = s.logs.subscribe(s.ctx, attempt, s.conn)
+			cancel()
+			if err == nil {
 				break
 			}
 			_ = s.probe(s.ctx) // ends the session where that is right

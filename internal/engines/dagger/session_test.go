@@ -177,6 +177,22 @@ func TestConnectHangs(t *testing.T) {
 	}
 }
 
+// TestLogStreamHangs: an engine that takes the request for its log stream and never answers holds neither the start nor the end.
+func TestLogStreamHangs(t *testing.T) {
+	quick(t)
+	readyWait = 100 * time.Millisecond
+	_, e := double(t, daggertest.Options{HangLogs: true}, Config{ConnectTimeout: 300 * time.Millisecond})
+	isUnavailable(t, await1(t, e), "connect_timeout")
+	begun := time.Now()
+	e.Close()
+	e = open1(t, Config{ConnectTimeout: time.Hour})
+	isUnavailable(t, e.Ready(t.Context()), "still connecting")
+	e.Close()
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("the ends took %s", took)
+	}
+}
+
 // TestEngineDownAtStart: it is told where nobody listens, and found when somebody does.
 func TestEngineDownAtStart(t *testing.T) {
 	quick(t)

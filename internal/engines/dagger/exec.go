@@ -32,6 +32,7 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	live := out.follow(f)
 	defer live.finish()
 
+	asked := time.Now()
 	after, first, err := s.start(withTrace(ctx, t), c, r)
 	if err != nil {
 		if s.ctx.Err() == nil && s.logs.missing() == nil {
@@ -61,7 +62,9 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	}
 	exit.Code, exit.Signal = end.Code, end.Signal
 	exit.Usage = contracts.Usage{CPUMS: end.CPUMS, MaxRSSBytes: end.MaxRSS}
-	if received, _, _ := f.state(); c.spec.Cache && received == 0 && s.logs.missing() == nil {
+	// The log stream says nothing of a tool that did not run, and little of one that was quick: it comes late. So the time counts as
+	// well, by two clocks that may differ.
+	if received, _, _ := f.state(); c.spec.Cache && received == 0 && end.Began < asked.UnixMilli() && s.logs.missing() == nil {
 		exit.Usage = contracts.Usage{} // that of the run before
 		exit.Notes = append(exit.Notes, "the result comes from Dagger's cache; the tool did not run again (cache: true)")
 	}

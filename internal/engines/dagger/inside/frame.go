@@ -51,6 +51,7 @@ type End struct {
 	Root      bool    `json:"root,omitempty"` // because its user is root
 	CPUMS     float64 `json:"cpu_ms"`
 	MaxRSS    int64   `json:"max_rss"` // in bytes
+	Began     int64   `json:"began"`   // Unix time in milliseconds, which tells an end of now from one of a cache
 
 	// Bytes are those of each stream, so that the last ones cannot be missing unseen.
 	Bytes [2]int64 `json:"bytes"`

@@ -22,11 +22,12 @@ import (
 func Main() {
 	out := &frames{to: os.Stdout, left: FirstBytes}
 	out.write([]byte(Hello))
+	began := time.Now().UnixMilli()
 	end, err := start(out)
 	if err != nil {
 		end = End{Unstarted: err.Error(), Root: errors.Is(err, errRoot)}
 	}
-	end.Bytes = out.bytes
+	end.Bytes, end.Began = out.bytes, began
 	out.write(appendEnd(nil, end))
 	os.Exit(0) // what the tool started ends with the container
 }

@@ -39,6 +39,13 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 			f.drain()
 		}
 		live.finish()
+		// What was printed can be read at the end of a tool only, and this one has none.
+		switch {
+		case s.logs.missing() != nil:
+			exit.Notes = append(exit.Notes, "what the tool printed before it was stopped is lost: the Dagger engine has no log stream")
+		case live.gap || s.ctx.Err() != nil:
+			exit.Notes = append(exit.Notes, "some of what the tool printed before it was stopped is lost: the log stream of the Dagger engine left it out, or ended")
+		}
 		return e.broken(ctx, f, exit, err)
 	}
 	end, err := e.complete(ctx, s, live, after, first, out)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -507,6 +508,29 @@ func TestLostPieces(t *testing.T) {
 	}
 	if seen.Load() < 3 {
 		t.Error("nothing was lost")
+	}
+}
+
+// TestLostBeforeStop: what a stopped tool had printed, and nobody has seen, is told.
+func TestLostBeforeStop(t *testing.T) {
+	second := func(text string) bool { return strings.Contains(text, " Yg==\n") } // b
+	for _, c := range []struct {
+		name    string
+		options daggertest.Options
+		note    string
+	}{{"whole", daggertest.Options{}, ""}, {"no stream", daggertest.Options{NoLogs: true}, "is lost: the Dagger engine has no log stream"}, {"gap", daggertest.Options{Lose: second}, "some of what the tool printed"}} {
+		t.Run(c.name, func(t *testing.T) {
+			_, e := double(t, c.options, Config{})
+			ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, errors.New("it was stopped"))
+			defer cancel()
+			exit, err := e.Run(ctx, job(specWith(contracts.CommonSpec{}), "out:a", "sleep:200ms", "out:b", "sleep:200ms", "out:c", "block"), io.Discard, io.Discard)
+			if err == nil || err.Error() != "it was stopped" {
+				t.Fatalf("Run returned %v", err)
+			}
+			if c.note == "" && len(exit.Notes) > 0 || c.note != "" && !noted(exit.Notes, c.note) {
+				t.Errorf("the notes are %q", exit.Notes)
+			}
+		})
 	}
 }
 

@@ -75,8 +75,8 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 		exit.Usage = contracts.Usage{} // that of the run before
 		exit.Notes = append(exit.Notes, "the result comes from Dagger's cache; the tool did not run again (cache: true)")
 	}
-	exit.Notes = append(exit.Notes, s.bringBack(ctx, c, r, after, e.config.DataDir)...)
-	return exit, nil
+	err = s.bringBack(ctx, c, r, after, e.config.DataDir, &exit)
+	return exit, err
 }
 
 // await waits for a value; with no time it only looks.
@@ -217,8 +217,10 @@ func (e *Engine) execBare(ctx context.Context, s *session, c *container, r *read
 	out.emit(1, 0, []byte(answer.Stderr))
 	exit.Code = answer.ExitCode
 	if failed == nil {
-		exit.Notes = append(exit.Notes, s.bringBack(ctx, c, r, answer.ID, e.config.DataDir)...)
-	} else if hasWritable(c.mounts) {
+		err = s.bringBack(ctx, c, r, answer.ID, e.config.DataDir, &exit)
+		return exit, err
+	}
+	if hasWritable(c.mounts) {
 		exit.Notes = append(exit.Notes, "mounts: what the tool changed was not brought back: the Dagger engine keeps nothing of a tool that exits with 128 to 191")
 	}
 	return exit, nil

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/dagger/querybuilder"
@@ -139,8 +140,11 @@ func (e *Engine) daemon(c *contracts.Contract, m contracts.Mount) (string, bool)
 	return source, err == nil && e.config.AllowDockerSocket && strings.HasSuffix(source, "/docker.sock") && socketThere(source)
 }
 
-// bringBack writes to the host what a tool changed in its writable mounts. It returns notes about what it did not write.
-func (s *session) bringBack(ctx context.Context, c *container, r *ready, after string, dataDir string) (notes []string) {
+// bringBack writes to the host what a tool changed in its writable mounts, and notes what cannot be written there. Where changes are
+// not brought back that should have been, a tool that else succeeded has not: the error has the code internal. When ctx is done the
+// error is its cause.
+func (s *session) bringBack(ctx context.Context, c *container, r *ready, after, dataDir string, exit *engines.Exit) error {
+	var failed []string
 	for i, m := range c.mounts {
 		if !m.writable {
 			continue
@@ -155,12 +159,23 @@ func (s *session) bringBack(ctx context.Context, c *container, r *ready, after s
 		}
 		switch {
 		case err != nil:
-			notes = append(notes, fmt.Sprintf("mounts: what the tool changed in %s was not or not wholly brought back: %s", m.target, short(err)))
+			failed = append(failed, fmt.Sprintf("what the tool changed in %s was not or not wholly brought back to %s: %s", m.target, m.source, short(err)))
 		case len(skipped) > 0:
-			notes = append(notes, fmt.Sprintf("mounts: of what the tool changed in %s, these were not brought back, as they are neither files, directories nor links: %s", m.target, strings.Join(skipped[:min(5, len(skipped))], ", ")))
+			exit.Notes = append(exit.Notes, fmt.Sprintf("mounts: of what the tool changed in %s, these were not brought back, as they are neither files, directories nor links: %s", m.target, strings.Join(skipped[:min(5, len(skipped))], ", ")))
 		}
 	}
-	return notes
+	if len(failed) == 0 {
+		return nil
+	}
+	text := "mounts: " + strings.Join(failed, "; ")
+	if ctx.Err() == nil && exit.Code == 0 && exit.Signal == "" {
+		return contracts.Errorf(contracts.Internal, "%s; see that the executor's user may write there, and that there is room", text)
+	}
+	exit.Notes = append(exit.Notes, text)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // bringBackOne has the engine write the changes into a fresh directory, and moves them from there to their place. The engine
@@ -231,17 +246,15 @@ func (s *session) inContainer(id string) *querybuilder.Selection {
 	return s.root().Select("node").Arg("id", id).InlineFragment("Container")
 }
 
-// apply makes a directory of the host as the changes say. It never leaves the directory, whatever links there are.
+// apply makes a directory of the host as the changes say. It never leaves the directory, whatever links there are. What is removed
+// goes last: where something cannot be written, as on a full disk, nothing is lost. Modes of directories come after all that is written
+// into them, which they may forbid.
 func apply(root *os.Root, stage string, removed []string) (skipped []string, err error) {
-	for _, path := range removed {
-		path = filepath.Clean(strings.Trim(path, "/"))
-		if path == "." {
-			continue
-		}
-		if err := removeIn(root, path); err != nil {
-			return nil, err
-		}
+	type mode struct {
+		path string
+		mode fs.FileMode
 	}
+	var dirs []mode // each before those in it
 	err = filepath.WalkDir(stage, func(file string, d fs.DirEntry, err error) error {
 		path, relErr := filepath.Rel(stage, file)
 		if err = errors.Join(err, relErr); err != nil || path == "." {
@@ -270,7 +283,8 @@ func apply(root *os.Root, stage string, removed []string) (skipped []string, err
 					return err
 				}
 			}
-			return root.Chmod(path, info.Mode().Perm())
+			dirs = append(dirs, mode{path, info.Mode().Perm()})
+			return nil
 		case info.Mode()&fs.ModeSymlink != 0:
 			to, err := os.Readlink(file)
 			if err != nil {
@@ -283,7 +297,38 @@ func apply(root *os.Root, stage string, removed []string) (skipped []string, err
 		skipped = append(skipped, path)
 		return nil
 	})
-	return skipped, err
+	if err != nil {
+		return skipped, err
+	}
+	for _, path := range removed {
+		path = filepath.Clean(strings.Trim(path, "/"))
+		if path == "." || replaced(stage, path) {
+			continue
+		}
+		if err := removeIn(root, path); err != nil {
+			return skipped, err
+		}
+	}
+	for _, dir := range slices.Backward(dirs) {
+		if err := root.Chmod(dir.path, dir.mode); err != nil {
+			return skipped, err
+		}
+	}
+	return skipped, nil
+}
+
+// replaced reports whether something else was put in place of a removed path, or of a directory that it was in: then it is gone
+// already, and what lies there now is to stay.
+func replaced(stage, path string) bool {
+	if _, err := os.Lstat(filepath.Join(stage, path)); err == nil {
+		return true
+	}
+	for dir := filepath.Dir(path); dir != "."; dir = filepath.Dir(dir) {
+		if info, err := os.Lstat(filepath.Join(stage, dir)); err == nil && !info.IsDir() {
+			return true
+		}
+	}
+	return false
 }
 
 // removeIn removes what is there, if anything.

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -424,6 +425,7 @@ func testMountsPutElsewhere(t *testing.T, w world) {
 		{Source: root, Target: "/x", Mode: "rw"}, {Source: root + "/a/etc", Target: "/y", Mode: "rw"}, {Source: root + "/a/file", Target: "/z", Mode: "rw"},
 	}})
 	r := run(t, e, w.job(spec, "rm:/x/a", "symlink:"+outside+":/x/a", "write:/y/victim:taken", "write:/y/fresh:taken", "write:/z:taken"))
+	refusedWith(t, r, contracts.Internal, "/y", "/z")
 	if to, err := os.Readlink(filepath.Join(root, "a")); err != nil || to != outside {
 		t.Errorf("the tool's link leads to %q, %v; notes %q, error %v", to, err, r.Notes, r.err)
 	}
@@ -450,6 +452,56 @@ func testMountsPutElsewhere(t *testing.T, w world) {
 		m.root.Close()
 		t.Error("a mount was opened by a link out of the directory that allows it")
 	}
+}
+
+// TestNotBroughtBack: a tool whose changes cannot be written has not succeeded, and what it removed is still there.
+func TestNotBroughtBack(t *testing.T) {
+	root := t.TempDir()
+	_, e := double(t, daggertest.Options{}, Config{MountRoots: []string{root + ":rw"}})
+	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, "size=16k"); err != nil {
+		t.Skipf("SKIPPED: needs to mount a small disk: %s", err)
+	}
+	t.Cleanup(func() { do(t, syscall.Unmount(root, syscall.MNT_DETACH)) })
+	do(t, os.WriteFile(filepath.Join(root, "goes"), []byte("there"), 0o644))
+	script := []string{"rm:/data/goes", "write:/data/large:" + strings.Repeat("x", 64<<10)}
+	for _, code := range []string{"0", "7"} {
+		spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root, Target: "/data", Mode: "rw"}}})
+		r := run(t, e, job(spec, append(slices.Clone(script), "exit:"+code)...))
+		if code == "0" {
+			refusedWith(t, r, contracts.Internal, "/data", "no space left")
+		} else if r.err != nil || r.Code != 7 || !noted(r.Notes, "no space left") {
+			t.Errorf("code %d, error %v, notes %q", r.Code, r.err, r.Notes)
+		}
+		if got := leftIn(root); !slices.Equal(got, []string{"goes"}) {
+			t.Errorf("in the mount there are %q", got)
+		}
+	}
+}
+
+// TestApply: files of directories that forbid writing are written, and what was put in place of something removed stays.
+func TestApply(t *testing.T) {
+	dir, stage := t.TempDir(), t.TempDir()
+	do(t, errors.Join(os.MkdirAll(filepath.Join(dir, "was/dir"), 0o755), os.MkdirAll(filepath.Join(dir, "gone/below"), 0o755), os.MkdirAll(filepath.Join(dir, "kept"), 0o755)))
+	do(t, errors.Join(os.WriteFile(filepath.Join(dir, "kept/x"), []byte("kept"), 0o644), os.WriteFile(filepath.Join(dir, "was/x"), nil, 0o644)))
+	do(t, errors.Join(os.Mkdir(filepath.Join(stage, "closed"), 0o755), os.WriteFile(filepath.Join(stage, "closed/x"), []byte("y"), 0o644), os.Chmod(filepath.Join(stage, "closed"), 0o500)))
+	do(t, os.Symlink("kept", filepath.Join(stage, "was")))
+	root, err := os.OpenRoot(dir)
+	do(t, err)
+	defer root.Close()
+	if skipped, err := apply(root, stage, []string{"gone/", "was/", "was/x", "was/dir/"}); err != nil || len(skipped) > 0 {
+		t.Fatalf("%q, %v", skipped, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "was/x")); err != nil || string(text) != "kept" {
+		t.Errorf("by the link there is %q, %v", text, err)
+	}
+	if got := leftIn(dir); !slices.Equal(got, []string{"closed", "kept", "was"}) {
+		t.Errorf("there are %q", got)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "closed")); err != nil || info.Mode().Perm() != 0o500 {
+		t.Errorf("%v, %v", info, err)
+	}
+	do(t, os.Chmod(filepath.Join(dir, "closed"), 0o700)) // so that it can be removed by who is not root
+	do(t, os.Chmod(filepath.Join(stage, "closed"), 0o700))
 }
 
 func do(t testing.TB, err error) {

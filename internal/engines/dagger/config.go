@@ -34,6 +34,8 @@ type Config struct {
 	DataDir string
 	// Program stands beside the tool in its container: a static program for Linux that calls inside.Main. "": this one.
 	Program string
+	// MaxOutput is how many bytes of a run's output are taken; the rest is dropped where the tool is. 0: no bound.
+	MaxOutput int64
 	// Limits are limits of the configuration that nobody asked for by contract, as "memory 512Mi". They cannot be applied.
 	Limits []string
 }
@@ -43,6 +45,10 @@ const nobody = "65534:65534"
 
 // DockerSocket is where tools look for the Docker daemon.
 const DockerSocket = "/var/run/docker.sock"
+
+// mostAnswer bounds an answer of the engine, in bytes. With a program of ours beside the tool none comes near it; without, all that
+// the tool printed is one.
+const mostAnswer = 256 << 20
 
 // Times of the engine. Variables for tests.
 var (

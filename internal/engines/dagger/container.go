@@ -42,12 +42,13 @@ type container struct {
 	socket  string // of the Docker daemon, on the host; "": none
 	user    string // whom the tool is; "": whom the image says
 	noRoot  bool   // it may not be root
+	most    int64  // bytes of output that are taken; 0: all
 	bare    string // why no program of ours stands beside the tool; "": one does
 }
 
 // plan resolves all that needs no engine. An error is a *contracts.Error.
 func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec, image string) (*container, error) {
-	c := &container{job: job, spec: spec, image: image, secrets: map[string]string{}, socket: e.config.DockerSocket}
+	c := &container{job: job, spec: spec, image: image, secrets: map[string]string{}, socket: e.config.DockerSocket, most: e.config.MaxOutput}
 	if err := e.mayUse(image); err != nil {
 		return nil, err
 	}

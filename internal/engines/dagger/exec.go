@@ -69,6 +69,9 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	}
 	exit.Code, exit.Signal = end.Code, end.Signal
 	exit.Usage = contracts.Usage{CPUMS: end.CPUMS, MaxRSSBytes: end.MaxRSS}
+	if end.Dropped > 0 {
+		exit.Notes = append(exit.Notes, fmt.Sprintf("the last %d bytes of the output were dropped: there was more than is taken (execution.max_output_bytes)", end.Dropped))
+	}
 	// The log stream says nothing of a tool that did not run, and little of one that was quick: it comes late. So the time counts as
 	// well, by two clocks that may differ.
 	if received, _, _ := f.state(); c.spec.Cache && received == 0 && end.Began < asked.UnixMilli() && s.logs.missing() == nil {
@@ -102,7 +105,7 @@ func await[T any](c <-chan T, wait time.Duration) (value T, ok bool) {
 // start runs the tool to its end. It returns the id of the container as it then is, and the first part of what the program beside
 // the tool printed.
 func (s *session) start(ctx context.Context, c *container, r *ready) (after, first string, err error) {
-	stdin, err := json.Marshal(inside.Plan{Argv: c.argv, Dir: r.workdir, Args: c.args, Stdin: c.job.Stdin, NoRoot: c.noRoot, Secrets: slices.Sorted(maps.Keys(c.secrets))})
+	stdin, err := json.Marshal(inside.Plan{Argv: c.argv, Dir: r.workdir, Args: c.args, Stdin: c.job.Stdin, NoRoot: c.noRoot, Most: c.most, Secrets: slices.Sorted(maps.Keys(c.secrets))})
 	if err != nil {
 		return "", "", err
 	}

@@ -563,6 +563,25 @@ func TestLostPieces(t *testing.T) {
 	}
 }
 
+// TestMostOutput: what is printed beyond the bound is dropped in the container, whichever way the rest comes.
+func TestMostOutput(t *testing.T) {
+	for _, options := range []daggertest.Options{{}, {NoLogs: true}} {
+		_, e := double(t, options, Config{MaxOutput: 2 << 20})
+		r := succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "err:there", "sleep:100ms", "flood:9M")))
+		if len(r.stdout)+len(r.stderr) != 2<<20 || r.stderr != "there" || !noted(r.Notes, "max_output_bytes") {
+			t.Errorf("%d bytes and %q, notes %q", len(r.stdout), r.stderr, r.Notes)
+		}
+		r = succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "flood:1M")))
+		if len(r.stdout) != 1<<20 || noted(r.Notes, "max_output_bytes") {
+			t.Errorf("%d bytes, notes %q", len(r.stdout), r.Notes)
+		}
+	}
+	b := &bounded{io.NopCloser(strings.NewReader("12345")), 4}
+	if _, err := io.ReadAll(b); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("too much is read without an error: %v", err)
+	}
+}
+
 // TestLostBeforeStop: what a stopped tool had printed, and nobody has seen, is told.
 func TestLostBeforeStop(t *testing.T) {
 	second := func(text string) bool { return strings.Contains(text, " Yg==\n") } // b

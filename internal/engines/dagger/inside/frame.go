@@ -53,7 +53,10 @@ type End struct {
 	MaxRSS    int64   `json:"max_rss"` // in bytes
 	Began     int64   `json:"began"`   // Unix time in milliseconds, which tells an end of now from one of a cache
 
-	// Bytes are those of each stream, so that the last ones cannot be missing unseen.
+	// Dropped are the bytes beyond Plan.Most.
+	Dropped int64 `json:"dropped,omitempty"`
+
+	// Bytes are those of each stream that were not dropped, so that the last ones cannot be missing unseen.
 	Bytes [2]int64 `json:"bytes"`
 }
 

@@ -29,6 +29,10 @@ type Plan struct {
 	Args  []byte   `json:"args"`  // for ArgsFile
 	Stdin []byte   `json:"stdin"` // for the tool
 
+	// Most is how many bytes of output are handed on, of both streams together; 0: all. The rest is read and dropped, so that a tool
+	// cannot fill the disks of the engine and of the executor.
+	Most int64 `json:"most,omitempty"`
+
 	// Secrets are the variables whose values come behind SecretPrefix, which the tool does not see.
 	Secrets []string `json:"secrets,omitempty"`
 

@@ -67,7 +67,7 @@ func TestRealEngine(t *testing.T) {
 		ExitCodes: []int{0, 1, 2, 42, 125, 126, 127, 128, 129, 137, 143, 190, 191, 192, 254, 255},
 		Spec:      containerSpec(realImage(), contracts.Mount{Source: filepath.Dir(tool), Target: "/testtool"}),
 		New:       func(testing.TB, time.Duration) engines.Engine { return e },
-		Left:      func(engines.Engine) []string { return leftIn(config.DataDir) },
+		Left:      func(engines.Engine) []string { return leftIn(e.config.DataDir) },
 	})
 }
 

@@ -279,6 +279,31 @@ func TestPullTimeout(t *testing.T) {
 	succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
 }
 
+// TestFilesOfTheDead: what an executor left that was killed is removed, what one has that lives is not.
+func TestFilesOfTheDead(t *testing.T) {
+	parent := t.TempDir()
+	alive, err := claim(parent)
+	do(t, err)
+	dead := filepath.Join(parent, filesPrefix+"dead")
+	do(t, errors.Join(os.MkdirAll(filepath.Join(dead, "dagger-changes-1/below"), 0o700), os.WriteFile(dead+".lock", nil, 0o600), os.WriteFile(filepath.Join(parent, "other"), nil, 0o600)))
+	quick(t)
+	e := open1(t, Config{DataDir: parent, CLI: "/there/is/none"})
+	if _, err := os.Stat(dead); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of a dead executor is there: %v", err)
+	}
+	if _, err := os.Stat(alive.dir); err != nil {
+		t.Errorf("the directory of one that lives is gone: %s", err)
+	}
+	if e.config.DataDir == alive.dir || filepath.Dir(e.config.DataDir) != parent {
+		t.Errorf("its own is %s", e.config.DataDir)
+	}
+	e.Close()
+	alive.close()
+	if left := leftIn(parent); !slices.Equal(left, []string{"other"}) {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
 // TestSessionTimeout: new runs get a new session, those in the old one come to their end there.
 func TestSessionTimeout(t *testing.T) {
 	quick(t)

@@ -325,6 +325,30 @@ func TestSessionTimeout(t *testing.T) {
 	enginetest.Eventually(t, "the old session has ended", func() bool { return !slices.Contains(cli.Alive(), first[0]) })
 }
 
+// TestSessionTimeoutSlowly: the old session serves until there is a new one, however long that takes.
+func TestSessionTimeoutSlowly(t *testing.T) {
+	quick(t)
+	readyWait = 100 * time.Millisecond
+	images := testImages(t)
+	cli := daggertest.NewCLI(t, daggertest.CLIGood, images)
+	e := open1(t, Config{CLI: cli.Path, SessionTimeout: 2 * time.Second, ConnectTimeout: 10 * time.Second})
+	becomesReady(t, e)
+	first := cli.Alive()
+	cli.Become(t, daggertest.CLIHang, images)
+	enginetest.Eventually(t, "a new session is tried", func() bool { return cli.Started() > 1 })
+	for range 3 {
+		succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
+	}
+	cli.Become(t, daggertest.CLIGood, images)
+	for _, pid := range cli.Alive() {
+		if !slices.Contains(first, pid) {
+			daggertest.Kill(t, pid) // the one that hangs
+		}
+	}
+	enginetest.Eventually(t, "the old session has ended", func() bool { return !slices.Contains(cli.Alive(), first[0]) })
+	succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
+}
+
 // TestWrongSession: a session of the environment that does not answer is told.
 func TestWrongSession(t *testing.T) {
 	quick(t)

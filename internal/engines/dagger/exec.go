@@ -1,6 +1,7 @@
 package dagger
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,7 +63,7 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 		exit.Notes = append(exit.Notes, "output came at the end of the run: the Dagger engine has no log stream")
 	}
 	if end.Root {
-		return exit, deniedRoot(c.user)
+		return exit, deniedRoot(cmp.Or(c.user, "that of the image"))
 	}
 	if end.Unstarted != "" {
 		return exit, contracts.Errorf(contracts.SpawnFailed, "%s", end.Unstarted)

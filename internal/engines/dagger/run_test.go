@@ -592,6 +592,7 @@ func TestLostBeforeStop(t *testing.T) {
 	}{{"whole", daggertest.Options{}, ""}, {"no stream", daggertest.Options{NoLogs: true}, "is lost: the Dagger engine has no log stream"}, {"gap", daggertest.Options{Lose: second}, "some of what the tool printed"}} {
 		t.Run(c.name, func(t *testing.T) {
 			_, e := double(t, c.options, Config{})
+			becomesReady(t, e)
 			ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, errors.New("it was stopped"))
 			defer cancel()
 			exit, err := e.Run(ctx, job(specWith(contracts.CommonSpec{}), "out:a", "sleep:200ms", "out:b", "sleep:200ms", "out:c", "block"), io.Discard, io.Discard)

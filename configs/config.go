@@ -424,7 +424,7 @@ func (c Config) DaggerEngine(dataDir string) dagger.Config {
 	config := dagger.Config{
 		CLI: d.CLI, RunnerHost: d.Engine, Program: d.Program, ConnectTimeout: time.Duration(d.ConnectTimeout), SessionTimeout: time.Duration(d.SessionTimeout),
 		DefaultImage: d.DefaultImage, Images: c.Policy.Images, AllowDockerSocket: c.Policy.DockerSocket, MountRoots: c.Policy.Mounts, DataDir: filepath.Join(dataDir, "dagger"),
-		MaxOutput:   int64(c.Execution.MaxOutputBytes) + 64<<10, // more than is published, so that who counts sees that there is more
+		MaxOutput:   max(dagger.LeastOutput, int64(c.Execution.MaxOutputBytes)+64<<10), // more than is published, so that who counts sees that
 		PullTimeout: time.Duration(d.PullTimeout), Networks: c.Policy.Network, Root: c.Policy.Root,
 	}
 	if d.MountDockerSocket {

@@ -50,6 +50,9 @@ const DockerSocket = "/var/run/docker.sock"
 // the tool printed is one.
 const mostAnswer = 256 << 20
 
+// LeastOutput is the least that MaxOutput is set to. It is far more than is published, because results have the end of an output, too.
+const LeastOutput = 1 << 30
+
 // Times of the engine. Variables for tests.
 var (
 	connectTimeout = time.Minute

@@ -71,7 +71,7 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	exit.Code, exit.Signal = end.Code, end.Signal
 	exit.Usage = contracts.Usage{CPUMS: end.CPUMS, MaxRSSBytes: end.MaxRSS}
 	if end.Dropped > 0 {
-		exit.Notes = append(exit.Notes, fmt.Sprintf("the last %d bytes of the output were dropped: there was more than is taken (execution.max_output_bytes)", end.Dropped))
+		exit.Notes = append(exit.Notes, fmt.Sprintf("the last %d bytes of the output were dropped: there was more than is taken (1 GiB, or execution.max_output_bytes where that is more)", end.Dropped))
 	}
 	// The log stream says nothing of a tool that did not run, and little of one that was quick: it comes late. So the time counts as
 	// well, by two clocks that may differ.

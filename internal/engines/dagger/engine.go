@@ -23,6 +23,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -61,6 +62,9 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 			return nil, unavailable("the directory for files of runs: %s; set executor.data_dir to one that this user may write", err)
 		}
 		config.DataDir = own.dir
+	}
+	if !slices.Contains(config.Networks, "bridge") {
+		log.Warn().Msg("the Dagger engine takes no contract without bridge in policy.network: all of its containers have that network")
 	}
 	if len(config.Limits) > 0 {
 		log.Warn().Strs("limits", config.Limits).Msg("the Dagger engine cannot enforce execution.dagger.resource_limits; its tools run without")

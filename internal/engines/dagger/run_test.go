@@ -659,6 +659,9 @@ func TestExamine(t *testing.T) {
 	if err != nil || found.Exit.Code != 0 || !strings.Contains(found.About, "v0.21.8") || len(found.Lacks) != 1 {
 		t.Errorf("%+v, %v", found, err)
 	}
+	if found, err = open1(t, Config{Networks: []string{}}).Examine(t.Context()); err != nil || len(found.Lacks) != 2 || !strings.Contains(found.Lacks[1].Mend, "policy.network") {
+		t.Errorf("%+v, %v", found, err)
+	}
 	_, e = double(t, daggertest.Options{NoLogs: true, Platform: "linux/other"}, Config{})
 	if found, err = e.Examine(t.Context()); err != nil || len(found.Lacks) != 3 {
 		t.Errorf("%+v, %v", found, err)

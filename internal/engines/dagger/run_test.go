@@ -424,7 +424,7 @@ func testMountsPutElsewhere(t *testing.T, w world) {
 	spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{
 		{Source: root, Target: "/x", Mode: "rw"}, {Source: root + "/a/etc", Target: "/y", Mode: "rw"}, {Source: root + "/a/file", Target: "/z", Mode: "rw"},
 	}})
-	r := run(t, e, w.job(spec, "rm:/x/a", "symlink:"+outside+":/x/a", "write:/y/victim:taken", "write:/y/fresh:taken", "write:/z:taken"))
+	r := run(t, e, w.job(spec, "rm:/x/a/file", "rm:/x/a/etc", "rm:/x/a", "symlink:"+outside+":/x/a", "write:/y/victim:taken", "write:/y/fresh:taken", "write:/z:taken"))
 	refusedWith(t, r, contracts.Internal, "/y", "/z")
 	if to, err := os.Readlink(filepath.Join(root, "a")); err != nil || to != outside {
 		t.Errorf("the tool's link leads to %q, %v; notes %q, error %v", to, err, r.Notes, r.err)

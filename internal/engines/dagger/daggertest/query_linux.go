@@ -405,8 +405,14 @@ func (a *asker) withExec(c *ctr, args map[string]any) *ctr {
 
 // find returns where a path of the container is, after its command has ended.
 func (c *ctr) find(path string) (string, error) {
+	longest := 0 // of mounts within each other the innermost counts
+	for _, m := range c.mounts {
+		if below, err := filepath.Rel(m.target, path); err == nil && filepath.IsLocal(below) {
+			longest = max(longest, len(m.target))
+		}
+	}
 	for i, m := range c.mounts {
-		if below, err := filepath.Rel(m.target, path); err == nil && filepath.IsLocal(below) && (m.kind == "directory" || m.kind == "file") {
+		if below, err := filepath.Rel(m.target, path); err == nil && filepath.IsLocal(below) && len(m.target) == longest && (m.kind == "directory" || m.kind == "file") {
 			at := m.path
 			if c.exec != nil && (m.kind == "directory" || m.path != c.exec.engine.program) {
 				at = filepath.Join(c.exec.dir, "m"+strconv.Itoa(i))

@@ -139,6 +139,7 @@ type Dagger struct {
 	CLI               string             `json:"cli"`             // path or name; "": from the environment, else dagger
 	Engine            string             `json:"engine"`          // address; "": from the environment, else the CLI starts one
 	ConnectTimeout    contracts.Duration `json:"connect_timeout"` // of one attempt
+	PullTimeout       contracts.Duration `json:"pull_timeout"`    // of a container that is made, its image and mounts included
 	Program           string             `json:"program"`         // this program for the engine's system; "": the running one
 }
 
@@ -184,7 +185,7 @@ func Default() Config {
 				Pull: boxes.Pull, KillGrace: contracts.Duration(boxes.KillGrace), CallTimeout: contracts.Duration(boxes.CallTimeout), PullTimeout: contracts.Duration(boxes.PullTimeout),
 				Warm: Warm{Each: boxes.Warm.Each, Total: boxes.Warm.Total, Memory: contracts.Size(boxes.Warm.Memory), MaxAge: contracts.Duration(boxes.Warm.MaxAge)},
 			},
-			Dagger: Dagger{ConnectTimeout: contracts.Seconds(60)},
+			Dagger: Dagger{ConnectTimeout: contracts.Seconds(60), PullTimeout: contracts.Seconds(600)},
 		},
 		Policy: executor.Policy{ReplyPrefixes: executor.DefaultReplyPrefixes},
 		Tools:  Tools{Registry: true},
@@ -355,6 +356,7 @@ func (c *Config) check(file string, root *yaml.Node) contracts.Problems {
 	bad(inBox.Warm.MaxAge < contracts.Seconds(1), "execution.docker.warm.max_age", "must be at least 1 second")
 	bad(e.Dagger.SessionTimeout < 0, "execution.dagger.session_timeout", "must not be below 0")
 	bad(e.Dagger.ConnectTimeout <= 0, "execution.dagger.connect_timeout", "must be above 0")
+	bad(e.Dagger.PullTimeout < contracts.Seconds(1), "execution.dagger.pull_timeout", "must be at least 1 second")
 	for _, prefix := range c.Policy.ReplyPrefixes {
 		bad(!replyPrefix.MatchString(prefix), "policy.reply_prefixes", fmt.Sprintf("%q is not the beginning of a subject that ends with a dot, as _INBOX.", prefix))
 	}
@@ -422,6 +424,8 @@ func (c Config) DaggerEngine(dataDir string) dagger.Config {
 	config := dagger.Config{
 		CLI: d.CLI, RunnerHost: d.Engine, Program: d.Program, ConnectTimeout: time.Duration(d.ConnectTimeout), SessionTimeout: time.Duration(d.SessionTimeout),
 		DefaultImage: d.DefaultImage, Images: c.Policy.Images, AllowDockerSocket: c.Policy.DockerSocket, MountRoots: c.Policy.Mounts, DataDir: filepath.Join(dataDir, "dagger"),
+		MaxOutput:   max(dagger.LeastOutput, int64(c.Execution.MaxOutputBytes)+64<<10), // more than is published, so that who counts sees that
+		PullTimeout: time.Duration(d.PullTimeout), Networks: c.Policy.Network, Root: c.Policy.Root,
 	}
 	if d.MountDockerSocket {
 		config.DockerSocket = dagger.DockerSocket

@@ -182,7 +182,7 @@ func TestPraxisSection(t *testing.T) {
 	want.Execution.MaxExecutionTime = contracts.Seconds(600)
 	want.Execution.CleanupTempFiles = true
 	want.Execution.Dagger = Dagger{
-		Enabled: true, SessionTimeout: contracts.Seconds(300), DefaultImage: "python:3.11-slim", MountDockerSocket: true, ConnectTimeout: contracts.Seconds(60),
+		Enabled: true, SessionTimeout: contracts.Seconds(300), DefaultImage: "python:3.11-slim", MountDockerSocket: true, ConnectTimeout: contracts.Seconds(60), PullTimeout: contracts.Seconds(600),
 		ResourceLimits: ResourceLimits{CPU: 1000, Memory: 512 << 20},
 	}
 	sameConfig(t, "", reflect.ValueOf(got), reflect.ValueOf(want))

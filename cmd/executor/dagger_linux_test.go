@@ -40,6 +40,7 @@ func TestDaggerFallback(t *testing.T) {
 	tools := writeFile(t, "tools.yaml", daggerTools)
 	tools = tools[:strings.LastIndexByte(tools, '/')]
 	with := strings.Replace(serveConfig, "local: {kill_grace: 0.5}", fmt.Sprintf("local: {enabled: false}, dagger: {enabled: true, program: %q}", daggertest.Program(t)), 1)
+	with = strings.Replace(with, "policy: {", "policy: {network: [bridge], ", 1)
 	startServe(t, s.URL(), "--name", "with-dagger", "--tools", tools, "--config", writeFile(t, "executor.yaml", with))
 	startServe(t, s.URL(), "--name", "without", "--tools", tools)
 	c := newClient(t, connectTo(t, s.URL()))

@@ -94,7 +94,26 @@ func (c *connection) Do(r *http.Request) (*http.Response, error) {
 	if t := traceOf(r.Context()); t != "" {
 		r.Header.Set("Traceparent", t)
 	}
-	return c.client.Do(r)
+	answer, err := c.client.Do(r)
+	if err == nil && r.Method == http.MethodPost { // not the log stream, which goes on
+		answer.Body = &bounded{answer.Body, mostAnswer}
+	}
+	return answer, err
+}
+
+// bounded is the body of an answer, until it is too large for memory.
+type bounded struct {
+	io.ReadCloser
+	left int64
+}
+
+// Read implements io.Reader.
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("the answer of the Dagger engine is larger than %d bytes; have the tool print less, or write to a mount", mostAnswer)
+	}
+	return n, err
 }
 
 // Close ends the session, if it is ours. It takes endTimeout at most.

@@ -11,6 +11,8 @@ type Config struct {
 	RunnerHost string
 	// ConnectTimeout bounds one attempt to connect; what it started is killed then. 0: a minute.
 	ConnectTimeout time.Duration
+	// PullTimeout bounds the preparation of a run: the image is pulled, mounts are copied in. 0: ten minutes.
+	PullTimeout time.Duration
 	// SessionTimeout is how long new runs use a session; then there is a new one. 0: no bound.
 	SessionTimeout time.Duration
 	// DefaultImage is for contracts that name none.
@@ -21,22 +23,40 @@ type Config struct {
 	AllowDockerSocket bool
 	// Images are patterns of the images that may be used (policy.images); none: all.
 	Images []string
+	// Networks are those that contracts may have (policy.network). Every container has "bridge"; without it, contracts run that ask
+	// for that by name, as far as the policy lets them through, and no others.
+	Networks []string
+	// Root allows tools to be root in their containers (policy.root). Privileged ones may without.
+	Root bool
 	// MountRoots are where contracts may have mounts (policy.mounts).
 	MountRoots []string
 	// DataDir is where output and changed files pass through that are too large for memory.
 	DataDir string
 	// Program stands beside the tool in its container: a static program for Linux that calls inside.Main. "": this one.
 	Program string
+	// MaxOutput is how many bytes of a run's output are taken; the rest is dropped where the tool is. 0: no bound.
+	MaxOutput int64
 	// Limits are limits of the configuration that nobody asked for by contract, as "memory 512Mi". They cannot be applied.
 	Limits []string
 }
 
+// nobody is whom tools are where neither contract nor image names a user, or the image names root: user and group.
+const nobody = "65534:65534"
+
 // DockerSocket is where tools look for the Docker daemon.
 const DockerSocket = "/var/run/docker.sock"
+
+// mostAnswer bounds an answer of the engine, in bytes. With a program of ours beside the tool none comes near it; without, all that
+// the tool printed is one.
+const mostAnswer = 256 << 20
+
+// LeastOutput is the least that MaxOutput is set to. It is far more than is published, because results have the end of an output, too.
+const LeastOutput = 1 << 30
 
 // Times of the engine. Variables for tests.
 var (
 	connectTimeout = time.Minute
+	pullTimeout    = 10 * time.Minute
 	probeEvery     = 5 * time.Second
 	probeTimeout   = 3 * time.Second
 	probesFailed   = 3 // in a row: the session is given up

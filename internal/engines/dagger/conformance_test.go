@@ -67,7 +67,7 @@ func TestRealEngine(t *testing.T) {
 		ExitCodes: []int{0, 1, 2, 42, 125, 126, 127, 128, 129, 137, 143, 190, 191, 192, 254, 255},
 		Spec:      containerSpec(realImage(), contracts.Mount{Source: filepath.Dir(tool), Target: "/testtool"}),
 		New:       func(testing.TB, time.Duration) engines.Engine { return e },
-		Left:      func(engines.Engine) []string { return leftIn(config.DataDir) },
+		Left:      func(engines.Engine) []string { return leftIn(e.config.DataDir) },
 	})
 }
 
@@ -76,7 +76,7 @@ func realEngine(t testing.TB) Config {
 	if os.Getenv("EXECUTOR_TEST_DAGGER") != "1" {
 		t.Skip("SKIPPED: needs an engine of Dagger; EXECUTOR_TEST_DAGGER=1 with _EXPERIMENTAL_DAGGER_RUNNER_HOST and _EXPERIMENTAL_DAGGER_CLI_BIN runs it")
 	}
-	return Config{DataDir: t.TempDir(), Program: daggertest.Program(t)}
+	return Config{DataDir: t.TempDir(), Networks: []string{"bridge"}, Program: daggertest.Program(t)}
 }
 
 func realImage() string {
@@ -113,6 +113,9 @@ func open1(t testing.TB, config Config) *Engine {
 	}
 	if config.Program == "" {
 		config.Program = daggertest.Program(t)
+	}
+	if config.Networks == nil {
+		config.Networks = []string{"bridge"}
 	}
 	e, err := New(config, zerolog.Nop())
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	posix "path"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -24,6 +25,7 @@ import (
 type image struct {
 	Path       string   `json:"path"`
 	Workdir    string   `json:"workdir"`
+	User       string   `json:"user"`
 	Entrypoint []string `json:"entrypoint"`
 }
 
@@ -38,14 +40,22 @@ type container struct {
 	secrets map[string]string // variables that the engine shows to nobody
 	mounts  []mount
 	socket  string // of the Docker daemon, on the host; "": none
+	user    string // whom the tool is; "": whom the image says
+	noRoot  bool   // it may not be root
+	most    int64  // bytes of output that are taken; 0: all
 	bare    string // why no program of ours stands beside the tool; "": one does
 }
 
 // plan resolves all that needs no engine. An error is a *contracts.Error.
 func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec, image string) (*container, error) {
-	c := &container{job: job, spec: spec, image: image, secrets: map[string]string{}, socket: e.config.DockerSocket}
+	c := &container{job: job, spec: spec, image: image, secrets: map[string]string{}, socket: e.config.DockerSocket, most: e.config.MaxOutput}
 	if err := e.mayUse(image); err != nil {
 		return nil, err
+	}
+	// Where there is no image, only a program of ours runs.
+	c.user, c.noRoot = spec.User, !e.config.Root && !spec.Privileged && image != ""
+	if c.noRoot && spec.User != "" && isRoot(spec.User) {
+		return nil, deniedRoot(spec.User)
 	}
 	var err error
 	if c.argv, err = job.Argv(); err != nil {
@@ -79,8 +89,11 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DaggerSpec, image string
 		delete(c.secrets, name) // an argument of that name came later
 		c.env = append(c.env, entry)
 	}
-	c.mounts, err = e.mountsOf(job.Contract, spec)
-	return c, err
+	if c.mounts, err = e.mountsOf(job.Contract, spec); err != nil {
+		closeMounts(c.mounts)
+		return nil, err
+	}
+	return c, nil
 }
 
 // mayUse is nil where the operator allows an image (policy.images).
@@ -98,6 +111,37 @@ func (e *Engine) mayUse(image string) error {
 	}
 	if !engines.ImageAllowed(e.config.Images, named, digests) {
 		return contracts.Errorf(contracts.PolicyDenied, "image: %s is not among those that this executor may use; its operator can allow it by policy.images", image)
+	}
+	return nil
+}
+
+// isRoot reports whether a user of a container, as user or user:group, is root for all that can be seen from here; a name can be
+// that of root in an image as well.
+func isRoot(user string) bool {
+	name, _, _ := strings.Cut(user, ":")
+	n, err := strconv.ParseUint(name, 10, 32)
+	return name == "" || name == "root" || err == nil && n == 0
+}
+
+func deniedRoot(user string) *contracts.Error {
+	return contracts.Errorf(contracts.PolicyDenied, "user: %s is root in its container, which is not allowed on this executor; name another, or have its operator allow it by policy.root", user)
+}
+
+// settle decides whom the tool is, by what the image says.
+func (c *container) settle(from image) error {
+	if !c.noRoot {
+		return nil
+	}
+	if c.user == "" && isRoot(from.User) {
+		c.user = nobody
+	}
+	user := c.user
+	if user == "" {
+		user = from.User
+	}
+	// Beside the tool our program sees whether a name is that of root. Alone it has to be seen here.
+	if name, _, _ := strings.Cut(user, ":"); c.bare != "" && strings.Trim(name, "0123456789") != "" {
+		return contracts.Errorf(contracts.PolicyDenied, "user: %s may be root in its container, which is not allowed on this executor; name the user as a number, or have its operator allow it by policy.root", user)
 	}
 	return nil
 }
@@ -138,7 +182,11 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 	for i, name := range slices.Sorted(maps.Keys(c.secrets)) {
 		// A secret that has changed under its name would not run anything again that is in the cache.
 		sum := sha256.Sum256([]byte(c.secrets[name]))
-		fields = append(fields, fmt.Sprintf("s%d:setSecret(name:%s,plaintext:%s){id}", i, quote(name+"-"+hex.EncodeToString(sum[:8])), quote(c.secrets[name])))
+		value := c.secrets[name]
+		if c.bare == "" {
+			value = inside.SecretPrefix + value
+		}
+		fields = append(fields, fmt.Sprintf("s%d:setSecret(name:%s,plaintext:%s){id}", i, quote(name+"-"+hex.EncodeToString(sum[:8])), quote(value)))
 	}
 	if c.socket != "" {
 		fields = append(fields, fmt.Sprintf("d0:host{unixSocket(path:%s){id}}", quote(c.socket)))
@@ -188,7 +236,7 @@ func (s *session) imageOf(ctx context.Context, c *container) (image, error) {
 		return known, nil
 	}
 	var found image
-	err := s.from(c).SelectFields(`path:envVariable(name:"PATH")`, "workdir", "entrypoint").Bind(&found).Execute(ctx)
+	err := s.from(c).SelectFields(`path:envVariable(name:"PATH")`, "workdir", "entrypoint", "user").Bind(&found).Execute(ctx)
 	if err != nil {
 		return image{}, err
 	}
@@ -225,14 +273,31 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 	if c.bare == "" && c.spec.Platform != "" && c.spec.Platform != s.platform {
 		c.bare = fmt.Sprintf("the contract is for %s, this program is for %s", c.spec.Platform, s.platform)
 	}
+	if err := c.settle(from); err != nil {
+		return nil, err
+	}
 	before := from.Entrypoint
 	if c.spec.Entrypoint != nil {
 		before = c.spec.Entrypoint
 	}
 	c.argv = append(slices.Clone(before), c.argv...)
 	r := &ready{workdir: workdirOf(c.spec, from)}
+	inPlace := func() error {
+		for i := range c.mounts {
+			if err := c.mounts[i].moved(); err != nil {
+				return contracts.Errorf(contracts.PolicyDenied, "mounts: %s; run the tool again, and let nothing else move its directories", rootOf(err))
+			}
+		}
+		return nil
+	}
+	if err := inPlace(); err != nil {
+		return nil, err
+	}
 	if r.sources, err = s.sources(ctx, c); err != nil {
 		return nil, fail(err)
+	}
+	if err := inPlace(); err != nil {
+		return nil, err
 	}
 	path := from.Path
 	for _, entry := range c.env {
@@ -331,8 +396,8 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 		// Another label makes another container, which is not in the cache. Tools do not see labels.
 		q = q.Select("withLabel").Arg("name", "executor.run").Arg("value", newTrace().String())
 	}
-	if c.spec.User != "" {
-		q = q.Select("withUser").Arg("name", c.spec.User)
+	if c.user != "" {
+		q = q.Select("withUser").Arg("name", c.user)
 	}
 	if r.workdir != from.Workdir {
 		q = q.Select("withWorkdir").Arg("path", r.workdir)
@@ -379,7 +444,7 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 		q = c.owned(q.Select("withMountedCache").Arg("path", home(cache.Path)).Arg("cache", r.sources[fmt.Sprintf("c%d", i)]))
 	}
 	if c.socket != "" {
-		q = q.Select("withUnixSocket").Arg("path", DockerSocket).Arg("source", r.sources["d0"])
+		q = c.owned(q.Select("withUnixSocket").Arg("path", DockerSocket).Arg("source", r.sources["d0"]))
 	}
 	return q
 }
@@ -393,10 +458,10 @@ func (c *container) mounted(path string) bool {
 
 // owned gives what is mounted to the user of the tool.
 func (c *container) owned(q *querybuilder.Selection) *querybuilder.Selection {
-	if c.spec.User == "" {
+	if c.user == "" {
 		return q
 	}
-	return q.Arg("owner", c.spec.User)
+	return q.Arg("owner", c.user)
 }
 
 // holds reports whether the contract puts something of its own below a path.

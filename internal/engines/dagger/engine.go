@@ -12,6 +12,7 @@
 //	exec.go        the tool is run; its end
 //	logs.go        the log stream of the session: output while the tool runs
 //	output.go      output to the writers, once and whole, whichever way it comes
+//	files.go       where files pass through that are too large for memory, and what dead executors left there
 //	errors.go      what the engine's errors mean
 //	inside/        the program that stands beside a tool in its container
 //	daggertest/    a session that runs commands without an engine, for tests
@@ -22,6 +23,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +41,7 @@ type Engine struct {
 	config   Config
 	log      zerolog.Logger
 	sessions *sessions
+	files    *files // config.DataDir, where there is one
 	closing  sync.Once
 }
 
@@ -52,15 +55,21 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	if config.DockerSocket != "" && !socketThere(config.DockerSocket) {
 		return nil, unavailable("execution.dagger.mount_docker_socket: there is no socket %s; start the Docker daemon, or set it to false", config.DockerSocket)
 	}
+	var own *files
 	if config.DataDir != "" {
-		if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
+		var err error
+		if own, err = claim(config.DataDir); err != nil {
 			return nil, unavailable("the directory for files of runs: %s; set executor.data_dir to one that this user may write", err)
 		}
+		config.DataDir = own.dir
+	}
+	if !slices.Contains(config.Networks, "bridge") {
+		log.Warn().Msg("the Dagger engine takes no contract without bridge in policy.network: all of its containers have that network")
 	}
 	if len(config.Limits) > 0 {
 		log.Warn().Strs("limits", config.Limits).Msg("the Dagger engine cannot enforce execution.dagger.resource_limits; its tools run without")
 	}
-	return &Engine{config: config, log: log, sessions: newSessions(config, log)}, nil
+	return &Engine{config: config, log: log, files: own, sessions: newSessions(config, log)}, nil
 }
 
 // Tier is how far tools are kept apart from the host.
@@ -72,7 +81,12 @@ var isolation = contracts.Isolation{Tier: tier, Network: "bridge", Limits: "none
 
 // Close ends the session. Runs that are still there are lost.
 func (e *Engine) Close() error {
-	e.closing.Do(e.sessions.close)
+	e.closing.Do(func() {
+		e.sessions.close()
+		if e.files != nil {
+			e.files.close()
+		}
+	})
 	return nil
 }
 
@@ -116,6 +130,7 @@ func (e *Engine) run(ctx context.Context, job *engines.Job, spec *contracts.Dagg
 	if err != nil {
 		return exit, err
 	}
+	defer closeMounts(c.mounts)
 	s, err := e.sessions.get(ctx, readyWait)
 	if err != nil {
 		return exit, err
@@ -146,6 +161,13 @@ func (e *Engine) run(ctx context.Context, job *engines.Job, spec *contracts.Dagg
 
 // prepare makes the container, and tells of it if that takes long, as it does for an image that is pulled.
 func (e *Engine) prepare(ctx context.Context, s *session, c *container) (*ready, error) {
+	wait := e.config.PullTimeout
+	if wait <= 0 {
+		wait = pullTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, contracts.Errorf(contracts.ImageUnavailable,
+		"the container of %s was not made within %s (execution.dagger.pull_timeout); look at the registry of its image, and at how much its mounts hold", c.image, wait))
+	defer cancel()
 	type answer struct {
 		ready *ready
 		err   error

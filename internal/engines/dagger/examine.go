@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
@@ -25,6 +26,9 @@ func (e *Engine) Examine(ctx context.Context) (engines.Examination, error) {
 		About: fmt.Sprintf("Dagger engine %s, output while a tool runs", s.version),
 		Exit:  engines.Exit{Isolation: isolation},
 		Lacks: []engines.Lack{{What: "cannot enforce limits of memory, cpu and processes, nor network: none", Mend: "contracts that ask for them go to the docker engine where that is served; best_effort: true lets them run here without"}},
+	}
+	if !slices.Contains(e.config.Networks, "bridge") {
+		found.Lacks = append(found.Lacks, engines.Lack{What: "takes no contract: all of its containers have a network, which policy.network does not allow", Mend: "add bridge to policy.network, or disable execution.dagger"})
 	}
 	if err := s.logs.missing(); err != nil {
 		found.About = fmt.Sprintf("Dagger engine %s, output at the end of a run", s.version)

@@ -1,12 +1,15 @@
 package dagger
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -30,12 +33,20 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	live := out.follow(f)
 	defer live.finish()
 
+	asked := time.Now()
 	after, first, err := s.start(withTrace(ctx, t), c, r)
 	if err != nil {
 		if s.ctx.Err() == nil && s.logs.missing() == nil {
 			f.drain()
 		}
 		live.finish()
+		// What was printed can be read at the end of a tool only, and this one has none.
+		switch {
+		case s.logs.missing() != nil:
+			exit.Notes = append(exit.Notes, "what the tool printed before it was stopped is lost: the Dagger engine has no log stream")
+		case live.gap || s.ctx.Err() != nil:
+			exit.Notes = append(exit.Notes, "some of what the tool printed before it was stopped is lost: the log stream of the Dagger engine left it out, or ended")
+		}
 		return e.broken(ctx, f, exit, err)
 	}
 	end, err := e.complete(ctx, s, live, after, first, out)
@@ -51,17 +62,25 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	if missing := s.logs.missing(); missing != nil {
 		exit.Notes = append(exit.Notes, "output came at the end of the run: the Dagger engine has no log stream")
 	}
+	if end.Root {
+		return exit, deniedRoot(cmp.Or(c.user, "that of the image"))
+	}
 	if end.Unstarted != "" {
 		return exit, contracts.Errorf(contracts.SpawnFailed, "%s", end.Unstarted)
 	}
 	exit.Code, exit.Signal = end.Code, end.Signal
 	exit.Usage = contracts.Usage{CPUMS: end.CPUMS, MaxRSSBytes: end.MaxRSS}
-	if received, _, _ := f.state(); c.spec.Cache && received == 0 && s.logs.missing() == nil {
+	if end.Dropped > 0 {
+		exit.Notes = append(exit.Notes, fmt.Sprintf("the last %d bytes of the output were dropped: there was more than is taken (1 GiB, or execution.max_output_bytes where that is more)", end.Dropped))
+	}
+	// The log stream says nothing of a tool that did not run, and little of one that was quick: it comes late. So the time counts as
+	// well, by two clocks that may differ.
+	if received, _, _ := f.state(); c.spec.Cache && received == 0 && end.Began < asked.UnixMilli() && s.logs.missing() == nil {
 		exit.Usage = contracts.Usage{} // that of the run before
 		exit.Notes = append(exit.Notes, "the result comes from Dagger's cache; the tool did not run again (cache: true)")
 	}
-	exit.Notes = append(exit.Notes, s.bringBack(ctx, c, r, after, e.config.DataDir)...)
-	return exit, nil
+	err = s.bringBack(ctx, c, r, after, e.config.DataDir, &exit)
+	return exit, err
 }
 
 // await waits for a value; with no time it only looks.
@@ -87,7 +106,7 @@ func await[T any](c <-chan T, wait time.Duration) (value T, ok bool) {
 // start runs the tool to its end. It returns the id of the container as it then is, and the first part of what the program beside
 // the tool printed.
 func (s *session) start(ctx context.Context, c *container, r *ready) (after, first string, err error) {
-	stdin, err := json.Marshal(inside.Plan{Argv: c.argv, Dir: r.workdir, Args: c.args, Stdin: c.job.Stdin})
+	stdin, err := json.Marshal(inside.Plan{Argv: c.argv, Dir: r.workdir, Args: c.args, Stdin: c.job.Stdin, NoRoot: c.noRoot, Most: c.most, Secrets: slices.Sorted(maps.Keys(c.secrets))})
 	if err != nil {
 		return "", "", err
 	}
@@ -171,6 +190,9 @@ func (e *Engine) broken(ctx context.Context, f *follower, exit engines.Exit, err
 // execBare runs the tool without a program of ours beside it, and so without what that is there for.
 func (e *Engine) execBare(ctx context.Context, s *session, c *container, r *ready, out *output, exit engines.Exit) (engines.Exit, error) {
 	exit.Notes = append(exit.Notes, "output came at the end of the run, as text in which bytes that are not UTF-8 are replaced, and a signal that ended the tool is an exit code: "+c.bare)
+	if len(c.secrets) > 0 {
+		exit.Notes = append(exit.Notes, "where a value of env_passthrough appears in the output, the Dagger engine writes *** in its place")
+	}
 	if !utf8.Valid(c.job.Stdin) {
 		return exit, contracts.Errorf(contracts.SpawnFailed, "stdin is not UTF-8, and here the dagger engine takes nothing else: %s", c.bare)
 	}
@@ -199,8 +221,10 @@ func (e *Engine) execBare(ctx context.Context, s *session, c *container, r *read
 	out.emit(1, 0, []byte(answer.Stderr))
 	exit.Code = answer.ExitCode
 	if failed == nil {
-		exit.Notes = append(exit.Notes, s.bringBack(ctx, c, r, answer.ID, e.config.DataDir)...)
-	} else if hasWritable(c.mounts) {
+		err = s.bringBack(ctx, c, r, answer.ID, e.config.DataDir, &exit)
+		return exit, err
+	}
+	if hasWritable(c.mounts) {
 		exit.Notes = append(exit.Notes, "mounts: what the tool changed was not brought back: the Dagger engine keeps nothing of a tool that exits with 128 to 191")
 	}
 	return exit, nil

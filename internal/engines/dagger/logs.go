@@ -91,8 +91,17 @@ func (l *logs) missing() error {
 	return l.err
 }
 
-// subscribe opens the stream; the caller then calls read. ctx is that of the stream.
-func (l *logs) subscribe(ctx context.Context, conn *connection) (io.ReadCloser, error) {
+// subscribe opens the stream; the caller then calls read. ctx is that of the stream, attempt that of the opening: an engine may
+// take the request and never answer.
+func (l *logs) subscribe(ctx, attempt context.Context, conn *connection) (_ io.ReadCloser, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	opened := context.AfterFunc(attempt, cancel)
+	defer func() {
+		if err != nil {
+			opened()
+			cancel()
+		}
+	}()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://dagger/v1/logs", http.NoBody)
 	if err != nil {
 		return nil, err
@@ -109,7 +118,23 @@ func (l *logs) subscribe(ctx context.Context, conn *connection) (io.ReadCloser, 
 		answer.Body.Close()
 		return nil, fmt.Errorf("GET /v1/logs: %s %s", answer.Status, kind)
 	}
-	return answer.Body, nil
+	if !opened() {
+		answer.Body.Close()
+		return nil, context.Cause(attempt)
+	}
+	return stream{answer.Body, cancel}, nil
+}
+
+// stream is the body of an answer, with what ends its request.
+type stream struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+// Close ends it.
+func (s stream) Close() error {
+	s.cancel()
+	return s.ReadCloser.Close()
 }
 
 // maxEvent bounds an event of the stream, in bytes.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/dagger/querybuilder"
@@ -23,11 +24,16 @@ type mount struct {
 	writable bool
 	file     bool // not a directory
 	socket   bool
+
+	// root is the directory as it was when it was allowed, of a file the one that it lies in, name. Paths say nothing about later: a
+	// tool can put a link in place of a directory on the way.
+	root *os.Root
+	name string
 }
 
 // mountsOf resolves the mounts of a contract. An error has the code policy_denied, or says why one cannot be copied.
-func (e *Engine) mountsOf(c *contracts.Contract, spec *contracts.DaggerSpec) ([]mount, error) {
-	var list []mount
+// What it returns is held until closeMounts, also with an error.
+func (e *Engine) mountsOf(c *contracts.Contract, spec *contracts.DaggerSpec) (list []mount, err error) {
 	for _, m := range spec.Mounts {
 		if source, is := e.daemon(c, m); is {
 			list = append(list, mount{source: source, target: m.Target, socket: true})
@@ -35,18 +41,93 @@ func (e *Engine) mountsOf(c *contracts.Contract, spec *contracts.DaggerSpec) ([]
 		}
 		source, writable, err := engines.MountSource(c, m, e.config.MountRoots)
 		if err != nil {
-			return nil, err
+			return list, err
 		}
-		info, err := os.Stat(source)
-		switch {
-		case err != nil:
-			return nil, contracts.Errorf(contracts.PolicyDenied, "mounts: %s: %s", m.Source, err)
-		case !info.IsDir() && !info.Mode().IsRegular():
-			return nil, contracts.Errorf(contracts.Unsupported, "mounts: %s is neither a directory nor a file, and the dagger engine copies nothing else into a container", m.Source)
+		one := mount{source: source, target: m.Target, writable: writable}
+		if err := one.hold(e.config.MountRoots, m.Source); err != nil {
+			return list, err
 		}
-		list = append(list, mount{source: source, target: m.Target, writable: writable, file: !info.IsDir()})
+		list = append(list, one)
 	}
 	return list, nil
+}
+
+// hold opens what is mounted by way of the directory that allows it, which no link leads out of.
+func (m *mount) hold(roots []string, named string) error {
+	denied := func(err error) error {
+		return contracts.Errorf(contracts.PolicyDenied, "mounts: %s: %s; it must be there, below a directory of policy.mounts, and stay there while the tool runs", named, rootOf(err))
+	}
+	for _, text := range roots {
+		if !engines.BelowRoots([]string{text}, m.source, m.writable) {
+			continue
+		}
+		dir, err := filepath.EvalSymlinks(strings.TrimSuffix(text, ":rw"))
+		if err != nil {
+			return denied(err)
+		}
+		if info, err := os.Stat(dir); err == nil && !info.IsDir() { // a file alone is allowed
+			dir = filepath.Dir(dir)
+		}
+		below, err := filepath.Rel(dir, m.source)
+		if err != nil {
+			return denied(err)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return denied(err)
+		}
+		defer root.Close()
+		info, err := root.Stat(below)
+		switch {
+		case err != nil:
+			return denied(err)
+		case !info.IsDir() && !info.Mode().IsRegular():
+			return contracts.Errorf(contracts.Unsupported, "mounts: %s is neither a directory nor a file, and the dagger engine copies nothing else into a container", named)
+		case !info.IsDir():
+			m.file, m.name, below = true, filepath.Base(below), filepath.Dir(below)
+		}
+		if m.root, err = root.OpenRoot(below); err != nil {
+			return denied(err)
+		}
+		return nil
+	}
+	return denied(errors.New("it is not below any"))
+}
+
+// moved reports whether the path of a mount leads elsewhere now. An engine takes paths, not what is held: it is asked before and
+// after it has copied the files in.
+func (m *mount) moved() error {
+	if m.root == nil {
+		return nil
+	}
+	dir := m.source
+	if m.file {
+		dir = filepath.Dir(dir)
+	}
+	held, err := m.root.Stat(".")
+	if err != nil {
+		return err
+	}
+	resolved, err := filepath.EvalSymlinks(m.source)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if resolved != m.source || !os.SameFile(held, info) {
+		return fmt.Errorf("%s was put in place of another while the run was prepared", m.source)
+	}
+	return nil
+}
+
+func closeMounts(list []mount) {
+	for _, m := range list {
+		if m.root != nil {
+			m.root.Close()
+		}
+	}
 }
 
 // daemon reports whether a mount is the socket of the Docker daemon, where contracts may mount that.
@@ -59,21 +140,42 @@ func (e *Engine) daemon(c *contracts.Contract, m contracts.Mount) (string, bool)
 	return source, err == nil && e.config.AllowDockerSocket && strings.HasSuffix(source, "/docker.sock") && socketThere(source)
 }
 
-// bringBack writes to the host what a tool changed in its writable mounts. It returns notes about what it did not write.
-func (s *session) bringBack(ctx context.Context, c *container, r *ready, after string, dataDir string) (notes []string) {
+// bringBack writes to the host what a tool changed in its writable mounts, and notes what cannot be written there. Where changes are
+// not brought back that should have been, a tool that else succeeded has not: the error has the code internal. When ctx is done the
+// error is its cause.
+func (s *session) bringBack(ctx context.Context, c *container, r *ready, after, dataDir string, exit *engines.Exit) error {
+	var failed []string
 	for i, m := range c.mounts {
 		if !m.writable {
 			continue
 		}
-		skipped, err := s.bringBackOne(ctx, m, after, r.sources[fmt.Sprintf("m%d", i)], dataDir, c.below(m.target))
+		before, err := r.sources[fmt.Sprintf("m%d", i)], error(nil)
+		if c.user != "" && !m.file { // as it was given to the user: what has another owner counts as changed
+			err = r.box.Select("directory").Arg("path", m.target).Select("id").Bind(&before).Execute(ctx)
+		}
+		var skipped []string
+		if err == nil {
+			skipped, err = s.bringBackOne(ctx, m, after, before, dataDir, c.below(m.target))
+		}
 		switch {
 		case err != nil:
-			notes = append(notes, fmt.Sprintf("mounts: what the tool changed in %s was not or not wholly brought back: %s", m.target, short(err)))
+			failed = append(failed, fmt.Sprintf("what the tool changed in %s was not or not wholly brought back to %s: %s", m.target, m.source, short(err)))
 		case len(skipped) > 0:
-			notes = append(notes, fmt.Sprintf("mounts: of what the tool changed in %s, these were not brought back, as they are neither files, directories nor links: %s", m.target, strings.Join(skipped[:min(5, len(skipped))], ", ")))
+			exit.Notes = append(exit.Notes, fmt.Sprintf("mounts: of what the tool changed in %s, these were not brought back, as they are neither files, directories nor links: %s", m.target, strings.Join(skipped[:min(5, len(skipped))], ", ")))
 		}
 	}
-	return notes
+	if len(failed) == 0 {
+		return nil
+	}
+	text := "mounts: " + strings.Join(failed, "; ")
+	if ctx.Err() == nil && exit.Code == 0 && exit.Signal == "" {
+		return contracts.Errorf(contracts.Internal, "%s; see that the executor's user may write there, and that there is room", text)
+	}
+	exit.Notes = append(exit.Notes, text)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // bringBackOne has the engine write the changes into a fresh directory, and moves them from there to their place. The engine
@@ -89,7 +191,7 @@ func (s *session) bringBackOne(ctx context.Context, m mount, after, before, data
 		if err := s.inContainer(after).Select("file").Arg("path", m.target).Select("export").Arg("path", staged).Bind(new(string)).Execute(ctx); err != nil {
 			return nil, err
 		}
-		return nil, replaceFile(filepath.Dir(m.source), filepath.Base(m.source), staged)
+		return nil, replaceFile(m.root, m.name, staged)
 	}
 	changes := s.inContainer(after).Select("directory").Arg("path", m.target).Select("changes").Arg("from", before)
 	var what struct {
@@ -105,14 +207,19 @@ func (s *session) bringBackOne(ctx context.Context, m mount, after, before, data
 	if err := changes.Select("layer").Select("export").Arg("path", stage).Bind(new(string)).Execute(ctx); err != nil {
 		return nil, err
 	}
+	staged, err := os.OpenRoot(stage) // the tool's links lie in it
+	if err != nil {
+		return nil, err
+	}
+	defer staged.Close()
 	for _, path := range below { // the places of other mounts, which the engine made, not the tool
 		for ; path != "."; path = filepath.Dir(path) {
-			if _, err := os.Lstat(filepath.Join(m.source, path)); err == nil || os.Remove(filepath.Join(stage, path)) != nil {
+			if _, err := m.root.Lstat(path); err == nil || staged.Remove(path) != nil {
 				break // it was there, or the tool put something into it
 			}
 		}
 	}
-	return apply(m.source, stage, what.RemovedPaths)
+	return apply(m.root, stage, what.RemovedPaths)
 }
 
 // below lists what else is mounted below a place, relative to it.
@@ -139,22 +246,15 @@ func (s *session) inContainer(id string) *querybuilder.Selection {
 	return s.root().Select("node").Arg("id", id).InlineFragment("Container")
 }
 
-// apply makes a directory of the host as the changes say. It never leaves the directory, whatever links there are.
-func apply(dir, stage string, removed []string) (skipped []string, err error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
+// apply makes a directory of the host as the changes say. It never leaves the directory, whatever links there are. What is removed
+// goes last: where something cannot be written, as on a full disk, nothing is lost. Modes of directories come after all that is written
+// into them, which they may forbid.
+func apply(root *os.Root, stage string, removed []string) (skipped []string, err error) {
+	type mode struct {
+		path string
+		mode fs.FileMode
 	}
-	defer root.Close()
-	for _, path := range removed {
-		path = filepath.Clean(strings.Trim(path, "/"))
-		if path == "." {
-			continue
-		}
-		if err := removeIn(root, path); err != nil {
-			return nil, err
-		}
-	}
+	var dirs []mode // each before those in it
 	err = filepath.WalkDir(stage, func(file string, d fs.DirEntry, err error) error {
 		path, relErr := filepath.Rel(stage, file)
 		if err = errors.Join(err, relErr); err != nil || path == "." {
@@ -183,7 +283,8 @@ func apply(dir, stage string, removed []string) (skipped []string, err error) {
 					return err
 				}
 			}
-			return root.Chmod(path, info.Mode().Perm())
+			dirs = append(dirs, mode{path, info.Mode().Perm()})
+			return nil
 		case info.Mode()&fs.ModeSymlink != 0:
 			to, err := os.Readlink(file)
 			if err != nil {
@@ -196,7 +297,38 @@ func apply(dir, stage string, removed []string) (skipped []string, err error) {
 		skipped = append(skipped, path)
 		return nil
 	})
-	return skipped, err
+	if err != nil {
+		return skipped, err
+	}
+	for _, path := range removed {
+		path = filepath.Clean(strings.Trim(path, "/"))
+		if path == "." || replaced(stage, path) {
+			continue
+		}
+		if err := removeIn(root, path); err != nil {
+			return skipped, err
+		}
+	}
+	for _, dir := range slices.Backward(dirs) {
+		if err := root.Chmod(dir.path, dir.mode); err != nil {
+			return skipped, err
+		}
+	}
+	return skipped, nil
+}
+
+// replaced reports whether something else was put in place of a removed path, or of a directory that it was in: then it is gone
+// already, and what lies there now is to stay.
+func replaced(stage, path string) bool {
+	if _, err := os.Lstat(filepath.Join(stage, path)); err == nil {
+		return true
+	}
+	for dir := filepath.Dir(path); dir != "."; dir = filepath.Dir(dir) {
+		if info, err := os.Lstat(filepath.Join(stage, dir)); err == nil && !info.IsDir() {
+			return true
+		}
+	}
+	return false
 }
 
 // removeIn removes what is there, if anything.
@@ -236,13 +368,8 @@ func replaceIn(root *os.Root, path, from string, mode fs.FileMode) error {
 	return err
 }
 
-// replaceFile puts a file of the host in place of another.
-func replaceFile(dir, name, from string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
+// replaceFile puts a file in place of another.
+func replaceFile(root *os.Root, name, from string) error {
 	info, err := root.Stat(name)
 	if err != nil {
 		return err

@@ -39,6 +39,7 @@ type live struct {
 	over chan struct{} // closed: no more comes this way
 	stop func()
 	end  *inside.End // valid when it is over
+	gap  bool        // as well: something is missing
 }
 
 // follow begins to hand on what a follower receives. The caller calls finish before it writes itself.
@@ -47,7 +48,7 @@ func (o *output) follow(f *follower) *live {
 	l := &live{from: f, over: make(chan struct{}), stop: sync.OnceFunc(func() { close(done) })}
 	go func() {
 		defer close(l.over)
-		l.end = o.pump(f, done)
+		l.end, l.gap = o.pump(f, done)
 	}()
 	return l
 }
@@ -61,8 +62,8 @@ func (l *live) finish() *inside.End {
 }
 
 // pump hands on what a follower receives, until done is closed and nothing is left, or something is missing. It returns how the
-// tool ended, nil where that has not come.
-func (o *output) pump(f *follower, done <-chan struct{}) *inside.End {
+// tool ended, nil where that has not come, and whether something is missing.
+func (o *output) pump(f *follower, done <-chan struct{}) (end *inside.End, gap bool) {
 	var d inside.Decoder
 	last := false
 	for {
@@ -75,15 +76,15 @@ func (o *output) pump(f *follower, done <-chan struct{}) *inside.End {
 			pieces, ok = f.next(stream)
 			for _, piece := range pieces {
 				if d.Feed(piece, o.emit) != nil {
-					return nil // what is missing is read at the end
+					return nil, true // what is missing is read at the end
 				}
 			}
 		}
 		if d.End != nil {
-			return d.End
+			return d.End, false
 		}
 		if !ok || last {
-			return nil
+			return nil, !ok
 		}
 		select {
 		case <-f.wake:

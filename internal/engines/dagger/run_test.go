@@ -6,12 +6,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,6 +154,24 @@ func TestNetworkOfOthers(t *testing.T) {
 	}
 }
 
+// TestNetworkPolicy: the network of containers is for contracts that ask for it by name, where policy.network does not give it to all.
+func TestNetworkPolicy(t *testing.T) {
+	allowed, denied := &Engine{config: Config{Networks: []string{"bridge"}}}, &Engine{config: Config{Networks: []string{"host"}}}
+	for network, passes := range map[string]bool{"": false, "none": false, "bridge": true} {
+		spec := specWith(contracts.CommonSpec{Network: network})
+		spec.BestEffort = true
+		contract := job(spec, "out:ran").Contract
+		if err := allowed.Check(contract); err != nil {
+			t.Errorf("network %q with bridge in policy.network: %s", network, err)
+		}
+		err := denied.Check(contract)
+		var wrong *contracts.Error
+		if passes != (err == nil) || err != nil && (!errors.As(err, &wrong) || wrong.Code != contracts.Unsupported || !strings.Contains(wrong.Message, "policy.network")) {
+			t.Errorf("network %q without bridge in policy.network: %v", network, err)
+		}
+	}
+}
+
 func TestImageErrors(t *testing.T) {
 	d, e := double(t, daggertest.Options{}, Config{})
 	spec := specWith(contracts.CommonSpec{})
@@ -183,6 +203,52 @@ func testUser(t *testing.T, w world) {
 	spec := specWith(contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}}})
 	spec.User = "nobody"
 	succeeded(t, run(t, e, w.job(spec, "write:$TMPDIR/a:b", "read:$TMPDIR/a", "read:$ARGS_FILE", "stat:$HOME")))
+}
+
+// TestRoot: tools are root where policy.root allows it, or nothing is started.
+func TestRoot(t *testing.T) {
+	image := func(user string) daggertest.Image {
+		i := daggertest.MakeImage(t, false, enginetest.Build(t))
+		i.User = user
+		return i
+	}
+	images := map[string]daggertest.Image{"image": image(""), "root": image("root"), "zero": image("0:0"), "toor": image("toor"), "nobody": image("nobody")}
+	const uid = "Uid:\t65534\t65534\t65534\t65534\n"
+	d, e := double(t, daggertest.Options{Images: images}, Config{})
+	for _, name := range []string{"image", "root", "zero", "nobody"} {
+		spec := specWith(contracts.CommonSpec{})
+		spec.Image = name
+		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, uid) {
+			t.Errorf("of the image %s the tool is %s", name, got)
+		}
+	}
+	before := d.Runs()
+	for _, user := range []string{"root", "0", "0:65534", "00", "root:nobody"} {
+		spec := specWith(contracts.CommonSpec{})
+		spec.User = user
+		refusedWith(t, run(t, e, job(spec, "out:ran")), contracts.PolicyDenied, "policy.root")
+	}
+	if d.Runs() != before {
+		t.Error("something was started")
+	}
+	spec := specWith(contracts.CommonSpec{}) // a name of root that only the image knows
+	spec.Image = "toor"
+	r := run(t, e, job(spec, "out:ran"))
+	if refusedWith(t, r, contracts.PolicyDenied, "policy.root"); r.stdout != "" {
+		t.Errorf("the tool printed %q", r.stdout)
+	}
+	for _, allow := range []Config{{Root: true}, {}} {
+		e := open1(t, allow)
+		spec := specWith(contracts.CommonSpec{})
+		spec.Image, spec.Privileged = "root", !allow.Root
+		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, "Uid:\t0\t0") {
+			t.Errorf("with %+v the tool is %s", allow, got)
+		}
+	}
+	_, e = double(t, daggertest.Options{Images: images, Platform: "linux/other"}, Config{})
+	spec = specWith(contracts.CommonSpec{})
+	spec.Image = "toor"
+	refusedWith(t, run(t, e, job(spec, "out:ran")), contracts.PolicyDenied, "as a number")
 }
 
 // TestCacheBusting: a tool runs each time, sees nothing of why, and with cache: true runs once.
@@ -234,6 +300,19 @@ func testSecrets(t *testing.T, w world) {
 	if got := ask("first-secret") + ask("second-secret"); got != "first-secret.second-secret." {
 		t.Errorf("the tools saw %q: a secret that has changed makes another run", got)
 	}
+}
+
+// TestShortSecrets: an engine masks the values of secrets in all that is printed. That leaves output as it is, however short they are.
+func TestShortSecrets(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		e := w.open(t, Config{})
+		j := w.job(specWith(contracts.CommonSpec{}), "var:ONE", "var:E", "var:NONE", "out:.", "err:1 executor e", "exit:1")
+		j.Passthrough = map[string]string{"ONE": "1", "E": "e", "NONE": "", "MORE": "executor 1"}
+		r := run(t, e, j)
+		if r.err != nil || r.Code != 1 || r.stdout != "1e." || r.stderr != "1 executor e" {
+			t.Errorf("code %d, error %v, output %q %q, notes %q", r.Code, r.err, r.stdout, r.stderr, r.Notes)
+		}
+	})
 }
 
 func TestCaches(t *testing.T) { worlds(t, testCaches) }
@@ -330,6 +409,101 @@ func testLinksOutOfMounts(t *testing.T, w world) {
 	}
 }
 
+// TestMountsPutElsewhere: what comes back goes to the directory that was mounted, not to what lies at its path then.
+func TestMountsPutElsewhere(t *testing.T) { worlds(t, testMountsPutElsewhere) }
+
+func testMountsPutElsewhere(t *testing.T, w world) {
+	root, outside := t.TempDir(), t.TempDir()
+	for _, dir := range []string{filepath.Join(root, "a/etc"), filepath.Join(outside, "etc")} {
+		do(t, os.MkdirAll(dir, 0o755))
+	}
+	for _, file := range []string{filepath.Join(root, "a/file"), filepath.Join(outside, "file"), filepath.Join(outside, "etc/victim")} {
+		do(t, os.WriteFile(file, []byte("untouched"), 0o644))
+	}
+	e := w.open(t, Config{MountRoots: []string{root + ":rw"}})
+	spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{
+		{Source: root, Target: "/x", Mode: "rw"}, {Source: root + "/a/etc", Target: "/y", Mode: "rw"}, {Source: root + "/a/file", Target: "/z", Mode: "rw"},
+	}})
+	r := run(t, e, w.job(spec, "rm:/x/a/file", "rm:/x/a/etc", "rm:/x/a", "symlink:"+outside+":/x/a", "write:/y/victim:taken", "write:/y/fresh:taken", "write:/z:taken"))
+	refusedWith(t, r, contracts.Internal, "/y", "/z")
+	if to, err := os.Readlink(filepath.Join(root, "a")); err != nil || to != outside {
+		t.Errorf("the tool's link leads to %q, %v; notes %q, error %v", to, err, r.Notes, r.err)
+	}
+	for _, file := range []string{"file", "etc/victim"} {
+		if text, err := os.ReadFile(filepath.Join(outside, file)); err != nil || string(text) != "untouched" {
+			t.Errorf("outside of the mounts %s has %q, %v", file, text, err)
+		}
+	}
+	if got := leftIn(filepath.Join(outside, "etc")); !slices.Equal(got, []string{"victim"}) {
+		t.Errorf("outside of the mounts there are %q", got)
+	}
+	// Somebody puts a link in place of a directory after it was allowed: nothing is read through it.
+	do(t, os.Mkdir(filepath.Join(root, "c"), 0o755))
+	m := mount{source: filepath.Join(root, "c"), writable: true}
+	do(t, m.hold([]string{root + ":rw"}, m.source))
+	defer m.root.Close()
+	do(t, m.moved())
+	do(t, errors.Join(os.Remove(m.source), os.Symlink(outside, m.source)))
+	if m.moved() == nil {
+		t.Error("a link in place of a mount is not seen")
+	}
+	m = mount{source: m.source + "/etc"} // as it was resolved before
+	if err := m.hold([]string{root + ":rw"}, m.source); err == nil {
+		m.root.Close()
+		t.Error("a mount was opened by a link out of the directory that allows it")
+	}
+}
+
+// TestNotBroughtBack: a tool whose changes cannot be written has not succeeded, and what it removed is still there.
+func TestNotBroughtBack(t *testing.T) {
+	root := t.TempDir()
+	_, e := double(t, daggertest.Options{}, Config{MountRoots: []string{root + ":rw"}})
+	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, "size=16k"); err != nil {
+		t.Skipf("SKIPPED: needs to mount a small disk: %s", err)
+	}
+	t.Cleanup(func() { do(t, syscall.Unmount(root, syscall.MNT_DETACH)) })
+	do(t, os.WriteFile(filepath.Join(root, "goes"), []byte("there"), 0o644))
+	script := []string{"rm:/data/goes", "write:/data/large:" + strings.Repeat("x", 64<<10)}
+	for _, code := range []string{"0", "7"} {
+		spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root, Target: "/data", Mode: "rw"}}})
+		r := run(t, e, job(spec, append(slices.Clone(script), "exit:"+code)...))
+		if code == "0" {
+			refusedWith(t, r, contracts.Internal, "/data", "no space left")
+		} else if r.err != nil || r.Code != 7 || !noted(r.Notes, "no space left") {
+			t.Errorf("code %d, error %v, notes %q", r.Code, r.err, r.Notes)
+		}
+		if got := leftIn(root); !slices.Equal(got, []string{"goes"}) {
+			t.Errorf("in the mount there are %q", got)
+		}
+	}
+}
+
+// TestApply: files of directories that forbid writing are written, and what was put in place of something removed stays.
+func TestApply(t *testing.T) {
+	dir, stage := t.TempDir(), t.TempDir()
+	do(t, errors.Join(os.MkdirAll(filepath.Join(dir, "was/dir"), 0o755), os.MkdirAll(filepath.Join(dir, "gone/below"), 0o755), os.MkdirAll(filepath.Join(dir, "kept"), 0o755)))
+	do(t, errors.Join(os.WriteFile(filepath.Join(dir, "kept/x"), []byte("kept"), 0o644), os.WriteFile(filepath.Join(dir, "was/x"), nil, 0o644)))
+	do(t, errors.Join(os.Mkdir(filepath.Join(stage, "closed"), 0o755), os.WriteFile(filepath.Join(stage, "closed/x"), []byte("y"), 0o644), os.Chmod(filepath.Join(stage, "closed"), 0o500)))
+	do(t, os.Symlink("kept", filepath.Join(stage, "was")))
+	root, err := os.OpenRoot(dir)
+	do(t, err)
+	defer root.Close()
+	if skipped, err := apply(root, stage, []string{"gone/", "was/", "was/x", "was/dir/"}); err != nil || len(skipped) > 0 {
+		t.Fatalf("%q, %v", skipped, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "was/x")); err != nil || string(text) != "kept" {
+		t.Errorf("by the link there is %q, %v", text, err)
+	}
+	if got := leftIn(dir); !slices.Equal(got, []string{"closed", "kept", "was"}) {
+		t.Errorf("there are %q", got)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "closed")); err != nil || info.Mode().Perm() != 0o500 {
+		t.Errorf("%v, %v", info, err)
+	}
+	do(t, os.Chmod(filepath.Join(dir, "closed"), 0o700)) // so that it can be removed by who is not root
+	do(t, os.Chmod(filepath.Join(stage, "closed"), 0o700))
+}
+
 func do(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -389,6 +563,49 @@ func TestLostPieces(t *testing.T) {
 	}
 }
 
+// TestMostOutput: what is printed beyond the bound is dropped in the container, whichever way the rest comes.
+func TestMostOutput(t *testing.T) {
+	for _, options := range []daggertest.Options{{}, {NoLogs: true}} {
+		_, e := double(t, options, Config{MaxOutput: 2 << 20})
+		r := succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "err:there", "sleep:100ms", "flood:9M")))
+		if len(r.stdout)+len(r.stderr) != 2<<20 || r.stderr != "there" || !noted(r.Notes, "max_output_bytes") {
+			t.Errorf("%d bytes and %q, notes %q", len(r.stdout), r.stderr, r.Notes)
+		}
+		r = succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "flood:1M")))
+		if len(r.stdout) != 1<<20 || noted(r.Notes, "max_output_bytes") {
+			t.Errorf("%d bytes, notes %q", len(r.stdout), r.Notes)
+		}
+	}
+	b := &bounded{io.NopCloser(strings.NewReader("12345")), 4}
+	if _, err := io.ReadAll(b); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("too much is read without an error: %v", err)
+	}
+}
+
+// TestLostBeforeStop: what a stopped tool had printed, and nobody has seen, is told.
+func TestLostBeforeStop(t *testing.T) {
+	second := func(text string) bool { return strings.Contains(text, " Yg==\n") } // b
+	for _, c := range []struct {
+		name    string
+		options daggertest.Options
+		note    string
+	}{{"whole", daggertest.Options{}, ""}, {"no stream", daggertest.Options{NoLogs: true}, "is lost: the Dagger engine has no log stream"}, {"gap", daggertest.Options{Lose: second}, "some of what the tool printed"}} {
+		t.Run(c.name, func(t *testing.T) {
+			_, e := double(t, c.options, Config{})
+			becomesReady(t, e)
+			ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, errors.New("it was stopped"))
+			defer cancel()
+			exit, err := e.Run(ctx, job(specWith(contracts.CommonSpec{}), "out:a", "sleep:200ms", "out:b", "sleep:200ms", "out:c", "block"), io.Discard, io.Discard)
+			if err == nil || err.Error() != "it was stopped" {
+				t.Fatalf("Run returned %v", err)
+			}
+			if c.note == "" && len(exit.Notes) > 0 || c.note != "" && !noted(exit.Notes, c.note) {
+				t.Errorf("the notes are %q", exit.Notes)
+			}
+		})
+	}
+}
+
 // TestWithoutProgram: on an engine for other machines there is nothing of ours beside the tool.
 func TestWithoutProgram(t *testing.T) {
 	root := t.TempDir()
@@ -440,6 +657,9 @@ func TestExamine(t *testing.T) {
 	_, e := double(t, daggertest.Options{}, Config{})
 	found, err := e.Examine(t.Context())
 	if err != nil || found.Exit.Code != 0 || !strings.Contains(found.About, "v0.21.8") || len(found.Lacks) != 1 {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if found, err = open1(t, Config{Networks: []string{}}).Examine(t.Context()); err != nil || len(found.Lacks) != 2 || !strings.Contains(found.Lacks[1].Mend, "policy.network") {
 		t.Errorf("%+v, %v", found, err)
 	}
 	_, e = double(t, daggertest.Options{NoLogs: true, Platform: "linux/other"}, Config{})
@@ -518,8 +738,8 @@ func TestCached(t *testing.T) {
 			if r.err != nil || r.Code != 7 || "out:"+r.stdout != what {
 				t.Errorf("code %d, error %v, output %q", r.Code, r.err, r.stdout)
 			}
-			if i == 1 && !noted(r.Notes, "cache: true") {
-				t.Errorf("the second says nothing of the cache: %q", r.Notes)
+			if noted(r.Notes, "cache: true") != (i == 1) {
+				t.Errorf("run %d says of the cache: %q; the second comes from there", i+1, r.Notes)
 			}
 		}
 	})

@@ -74,7 +74,7 @@ func (s *session) begin(ctx context.Context, config Config) error {
 		return err
 	}
 	s.version, s.platform = who.Version, who.DefaultPlatform
-	stream, err := s.logs.subscribe(s.ctx, s.conn)
+	stream, err := s.logs.subscribe(s.ctx, ctx, s.conn)
 	if err != nil {
 		s.logs.err = err
 		s.log.Warn().Err(err).Str("version", who.Version).Msg("the Dagger engine has no log stream; output of its runs comes at their end")
@@ -144,7 +144,10 @@ func (s *session) readLogs(stream interface {
 				timer.Stop()
 				return
 			}
-			if stream, err = s.logs.subscribe(s.ctx, s.conn); err == nil {
+			attempt, cancel := context.WithTimeout(s.ctx, probeTimeout)
+			stream, err = s.logs.subscribe(s.ctx, attempt, s.conn)
+			cancel()
+			if err == nil {
 				break
 			}
 			_ = s.probe(s.ctx) // ends the session where that is right
@@ -265,9 +268,7 @@ func (s *sessions) set(current *session, why *contracts.Error) {
 func (s *sessions) keep() {
 	wait := retryFirst
 	for s.ctx.Err() == nil {
-		ctx, cancel := context.WithTimeout(s.ctx, s.connectTimeout())
-		current, err := open(ctx, s.config, s.log)
-		cancel()
+		current, err := s.open()
 		if err != nil {
 			why := contracts.AsError(err)
 			s.log.Debug().Str("reason", why.Message).Msg("no connection to a Dagger engine; trying again")
@@ -277,11 +278,23 @@ func (s *sessions) keep() {
 			continue
 		}
 		wait = retryFirst
-		s.log.Info().Str("version", current.version).Bool("live_output", current.logs.missing() == nil && current.program != "").Msg("connected to a Dagger engine")
-		s.set(current, nil)
-		s.hold(current)
+		for current != nil {
+			s.set(current, nil)
+			current = s.hold(current)
+		}
 	}
 	s.set(nil, unavailable("this executor is stopping"))
+}
+
+// open makes one attempt to connect.
+func (s *sessions) open() (*session, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.connectTimeout())
+	defer cancel()
+	current, err := open(ctx, s.config, s.log)
+	if err == nil {
+		s.log.Info().Str("version", current.version).Bool("live_output", current.logs.missing() == nil && current.program != "").Msg("connected to a Dagger engine")
+	}
+	return current, err
 }
 
 func (s *sessions) connectTimeout() time.Duration {
@@ -314,8 +327,14 @@ func (s *sessions) pause(wait time.Duration) {
 	}
 }
 
-// hold returns when the session is over, or too old: then it is ended as soon as its last run is.
-func (s *sessions) hold(current *session) {
+// hold returns when the session is over. Or it is too old: then it serves until there is another, which is returned, and is ended as
+// soon as its last run is.
+func (s *sessions) hold(current *session) (next *session) {
+	type opened struct {
+		session *session
+		err     error
+	}
+	var opening chan opened // not nil: another is being made
 	var old <-chan time.Time
 	if s.config.SessionTimeout > 0 {
 		timer := time.NewTimer(s.config.SessionTimeout)
@@ -330,6 +349,18 @@ func (s *sessions) hold(current *session) {
 			_ = current.probe(current.ctx) // ends it where that is right
 		case <-old:
 			s.log.Debug().Msg("a session of the Dagger engine has come to its age (execution.dagger.session_timeout)")
+			old, opening = nil, make(chan opened, 1)
+			s.work.Go(func() {
+				another, err := s.open()
+				opening <- opened{another, err}
+			})
+		case another := <-opening:
+			if opening = nil; another.err != nil {
+				s.log.Debug().Str("reason", contracts.AsError(another.err).Message).Msg("no new session with the Dagger engine; the old one goes on")
+				old = time.After(retryMost)
+				continue
+			}
+			s.set(another.session, nil) // before the other is left: at no time is there none
 			current.leave()
 			s.work.Go(func() {
 				select {
@@ -339,16 +370,22 @@ func (s *sessions) hold(current *session) {
 				}
 				current.end(errEnded)
 			})
-			return
+			return another.session
 		case <-current.ctx.Done():
 			why := unavailable("%s; connecting again", context.Cause(current.ctx))
 			s.log.Warn().Str("reason", why.Message).Msg("lost the connection to the Dagger engine")
 			s.set(nil, why)
 			current.end(context.Cause(current.ctx))
-			return
+			if opening != nil {
+				return (<-opening).session
+			}
+			return nil
 		case <-s.ctx.Done():
 			current.end(errEnded)
-			return
+			if opening == nil {
+				return nil
+			}
+			return (<-opening).session // which the next call ends
 		}
 	}
 }

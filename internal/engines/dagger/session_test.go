@@ -126,7 +126,7 @@ func TestNoCLI(t *testing.T) {
 		words []string
 	}{{"", []string{"dagger", "PATH", "install"}}, {"/there/is/none", []string{"/there/is/none", "execution.dagger.cli", "no such file"}}, {script, []string{"permission denied"}}} {
 		begun := time.Now()
-		e, err := New(Config{CLI: c.path}, zerolog.Nop())
+		e, err := New(Config{CLI: c.path, Networks: []string{"bridge"}}, zerolog.Nop())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -174,6 +174,22 @@ func TestConnectHangs(t *testing.T) {
 	e.Close()
 	if left := cli.Alive(); len(left) > 0 {
 		t.Errorf("these programs are left: %v", left)
+	}
+}
+
+// TestLogStreamHangs: an engine that takes the request for its log stream and never answers holds neither the start nor the end.
+func TestLogStreamHangs(t *testing.T) {
+	quick(t)
+	readyWait = 100 * time.Millisecond
+	_, e := double(t, daggertest.Options{HangLogs: true}, Config{ConnectTimeout: 300 * time.Millisecond})
+	isUnavailable(t, await1(t, e), "connect_timeout")
+	begun := time.Now()
+	e.Close()
+	e = open1(t, Config{ConnectTimeout: time.Hour})
+	isUnavailable(t, e.Ready(t.Context()), "still connecting")
+	e.Close()
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("the ends took %s", took)
 	}
 }
 
@@ -249,6 +265,45 @@ func TestEngineHangs(t *testing.T) {
 	succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
 }
 
+// TestPullTimeout: a registry that never answers does not hold a run for ever, and the run can go elsewhere.
+func TestPullTimeout(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{PullTimeout: 300 * time.Millisecond})
+	becomesReady(t, e)
+	d.Hang()
+	begun := time.Now()
+	r := run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran"))
+	if refusedWith(t, r, contracts.ImageUnavailable, "pull_timeout"); r.starts != 0 || time.Since(begun) > 5*time.Second {
+		t.Errorf("%d starts, after %s", r.starts, time.Since(begun))
+	}
+	d.Resume()
+	succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
+}
+
+// TestFilesOfTheDead: what an executor left that was killed is removed, what one has that lives is not.
+func TestFilesOfTheDead(t *testing.T) {
+	parent := t.TempDir()
+	alive, err := claim(parent)
+	do(t, err)
+	dead := filepath.Join(parent, filesPrefix+"dead")
+	do(t, errors.Join(os.MkdirAll(filepath.Join(dead, "dagger-changes-1/below"), 0o700), os.WriteFile(dead+".lock", nil, 0o600), os.WriteFile(filepath.Join(parent, "other"), nil, 0o600)))
+	quick(t)
+	e := open1(t, Config{DataDir: parent, CLI: "/there/is/none"})
+	if _, err := os.Stat(dead); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of a dead executor is there: %v", err)
+	}
+	if _, err := os.Stat(alive.dir); err != nil {
+		t.Errorf("the directory of one that lives is gone: %s", err)
+	}
+	if e.config.DataDir == alive.dir || filepath.Dir(e.config.DataDir) != parent {
+		t.Errorf("its own is %s", e.config.DataDir)
+	}
+	e.Close()
+	alive.close()
+	if left := leftIn(parent); !slices.Equal(left, []string{"other"}) {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
 // TestSessionTimeout: new runs get a new session, those in the old one come to their end there.
 func TestSessionTimeout(t *testing.T) {
 	quick(t)
@@ -268,6 +323,30 @@ func TestSessionTimeout(t *testing.T) {
 		t.Errorf("Run returned %v", err)
 	}
 	enginetest.Eventually(t, "the old session has ended", func() bool { return !slices.Contains(cli.Alive(), first[0]) })
+}
+
+// TestSessionTimeoutSlowly: the old session serves until there is a new one, however long that takes.
+func TestSessionTimeoutSlowly(t *testing.T) {
+	quick(t)
+	readyWait = 100 * time.Millisecond
+	images := testImages(t)
+	cli := daggertest.NewCLI(t, daggertest.CLIGood, images)
+	e := open1(t, Config{CLI: cli.Path, SessionTimeout: 2 * time.Second, ConnectTimeout: 10 * time.Second})
+	becomesReady(t, e)
+	first := cli.Alive()
+	cli.Become(t, daggertest.CLIHang, images)
+	enginetest.Eventually(t, "a new session is tried", func() bool { return cli.Started() > 1 })
+	for range 3 {
+		succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
+	}
+	cli.Become(t, daggertest.CLIGood, images)
+	for _, pid := range cli.Alive() {
+		if !slices.Contains(first, pid) {
+			daggertest.Kill(t, pid) // the one that hangs
+		}
+	}
+	enginetest.Eventually(t, "the old session has ended", func() bool { return !slices.Contains(cli.Alive(), first[0]) })
+	succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
 }
 
 // TestWrongSession: a session of the environment that does not answer is told.

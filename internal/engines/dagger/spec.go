@@ -43,6 +43,19 @@ func chosen(c *contracts.Contract) bool {
 	return c.Engine == contracts.EngineDagger || slices.ContainsFunc(c.Fallback, func(f contracts.Fallback) bool { return f.Engine == contracts.EngineDagger })
 }
 
+// networked is nil where a container may have the network that every one of Dagger has, though its contract does not ask for it by
+// name: what does ask is checked against policy.network before it comes here.
+func (e *Engine) networked(spec *contracts.DaggerSpec) error {
+	if spec.Network == "bridge" || slices.Contains(e.config.Networks, "bridge") {
+		return nil
+	}
+	what := "network: none"
+	if spec.Network == "" {
+		what = "no network"
+	}
+	return contracts.Errorf(contracts.Unsupported, "the contract has %s, all containers of the dagger engine have one with a way out, and policy.network does not allow it; use the docker engine, or have the operator add bridge to policy.network", what)
+}
+
 // Check refuses what an engine of Dagger cannot do.
 func (e *Engine) Check(c *contracts.Contract) error {
 	spec := specOf(c)
@@ -61,7 +74,7 @@ func (e *Engine) Check(c *contracts.Contract) error {
 	if list := unenforced(c, spec); len(list) > 0 && !spec.BestEffort {
 		return contracts.Errorf(contracts.Unsupported, "the dagger engine cannot enforce %s; use the docker engine, or let it run without by best_effort: true", strings.Join(list, ", "))
 	}
-	return nil
+	return e.networked(spec)
 }
 
 // notesOf says what a run goes without.

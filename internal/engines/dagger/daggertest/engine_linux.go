@@ -26,6 +26,7 @@ type Options struct {
 	Images         map[string]Image
 	Platform       string                 // "": that of this machine
 	NoLogs         bool                   // it has no log stream
+	HangLogs       bool                   // its log stream never answers
 	ForbidInsecure bool                   // it allows no privileged commands
 	Lose           func(text string) bool // loses a piece of output in the log stream
 }
@@ -222,6 +223,13 @@ func (e *Engine) query(w http.ResponseWriter, r *http.Request) {
 
 // logs is the log stream: server-sent events with what was printed, as OTLP has it.
 func (e *Engine) logs(w http.ResponseWriter, r *http.Request) {
+	if e.options.HangLogs {
+		select {
+		case <-r.Context().Done():
+		case <-e.shutting:
+		}
+		return
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	fmt.Fprint(w, "id: \nevent: subscribed\ndata\n\n")
 	w.(http.Flusher).Flush()
@@ -260,6 +268,7 @@ func (e *Engine) pull(name string, from *ctr) (*ctr, error) {
 	}
 	return from.with("from", map[string]any{"address": name}, func(c *ctr) {
 		c.image, c.layers, c.env, c.workdir = &image, []string{image.Dir}, slices.Clone(image.Env), image.Workdir
+		c.user = image.User
 	}), nil
 }
 

@@ -1,6 +1,7 @@
 package daggertest
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -109,8 +110,8 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 		plan.Dir = "/"
 	}
 	switch c.user {
-	case "", "root", "0":
-	case "nobody":
+	case "", "root", "0", "toor":
+	case "nobody", "65534", "65534:65534":
 		plan.User = 65534
 	default:
 		return &queryError{message: "unable to find user " + c.user + ": no matching entries in passwd file"}
@@ -143,7 +144,7 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 					return err
 				}
 				if plan.User != 0 {
-					_ = os.Chown(at.Source, plan.User, plan.User)
+					_ = filepath.WalkDir(at.Source, func(path string, _ os.DirEntry, _ error) error { return os.Lchown(path, plan.User, plan.User) })
 				}
 			}
 		}
@@ -197,15 +198,16 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 			for {
 				n, err := pipe.Read(buffer)
 				if n > 0 {
+					piece := c.masked(buffer[:n])
 					switch {
 					case i == 0:
-						x.stdout = append(x.stdout, buffer[:n]...)
+						x.stdout = append(x.stdout, piece...)
 					case x.redirect != "": // an engine keeps it as well
-						_, _ = redirected.Write(buffer[:n])
+						_, _ = redirected.Write(piece)
 					default:
-						x.stderr = append(x.stderr, buffer[:n]...)
+						x.stderr = append(x.stderr, piece...)
 					}
-					e.record(trace, span, i+1, string(buffer[:n]), false)
+					e.record(trace, span, i+1, string(piece), false)
 				}
 				if err != nil {
 					return
@@ -229,6 +231,16 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 		x.code = 137
 	}
 	return nil
+}
+
+// masked is output as an engine keeps it: without the values of secrets.
+func (c *ctr) masked(piece []byte) []byte {
+	for _, secret := range c.secrets {
+		if secret.value != "" {
+			piece = bytes.ReplaceAll(piece, []byte(secret.value), []byte("***"))
+		}
+	}
+	return piece
 }
 
 // record adds to the log stream. What is not UTF-8 gets lost there.

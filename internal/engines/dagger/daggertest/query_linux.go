@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -30,6 +31,7 @@ type Image struct {
 	Dir        string   // its files
 	Env        []string // of its configuration
 	Workdir    string
+	User       string
 	Entrypoint []string
 	Host       bool // it also has /usr of this machine, with what leads there
 }
@@ -184,7 +186,7 @@ func (a *asker) root(name string, args map[string]any) (any, error) {
 		return pathThing{"file", file}, os.WriteFile(file, []byte(text(args, "contents")), mode)
 	case "cacheVolume":
 		dir := filepath.Join(e.dir, "cache-"+text(args, "key"))
-		return pathThing{"cache", dir}, os.MkdirAll(dir, 0o777)
+		return pathThing{"cache", dir}, errors.Join(os.MkdirAll(dir, 0o777), os.Chmod(dir, 0o777)) // for any user
 	case "setSecret":
 		return secret{text(args, "name"), text(args, "plaintext")}, nil
 	}
@@ -334,6 +336,8 @@ func (a *asker) container(c *ctr, name string, args map[string]any) (any, error)
 		return append([]string{}, c.image.Entrypoint...), nil
 	case "workdir":
 		return c.workdir, nil
+	case "user":
+		return c.user, nil
 	case "envVariable":
 		for _, entry := range c.env {
 			if value, is := strings.CutPrefix(entry, text(args, "name")+"="); is {
@@ -401,8 +405,14 @@ func (a *asker) withExec(c *ctr, args map[string]any) *ctr {
 
 // find returns where a path of the container is, after its command has ended.
 func (c *ctr) find(path string) (string, error) {
+	longest := 0 // of mounts within each other the innermost counts
+	for _, m := range c.mounts {
+		if below, err := filepath.Rel(m.target, path); err == nil && filepath.IsLocal(below) {
+			longest = max(longest, len(m.target))
+		}
+	}
 	for i, m := range c.mounts {
-		if below, err := filepath.Rel(m.target, path); err == nil && filepath.IsLocal(below) && (m.kind == "directory" || m.kind == "file") {
+		if below, err := filepath.Rel(m.target, path); err == nil && filepath.IsLocal(below) && len(m.target) == longest && (m.kind == "directory" || m.kind == "file") {
 			at := m.path
 			if c.exec != nil && (m.kind == "directory" || m.path != c.exec.engine.program) {
 				at = filepath.Join(c.exec.dir, "m"+strconv.Itoa(i))

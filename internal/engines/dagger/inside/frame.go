@@ -48,10 +48,15 @@ type End struct {
 	Signal string `json:"signal,omitempty"` // that ended it, as SIGKILL
 	// Unstarted says why the tool could not be started; then it did not run at all.
 	Unstarted string  `json:"unstarted,omitempty"`
+	Root      bool    `json:"root,omitempty"` // because its user is root
 	CPUMS     float64 `json:"cpu_ms"`
 	MaxRSS    int64   `json:"max_rss"` // in bytes
+	Began     int64   `json:"began"`   // Unix time in milliseconds, which tells an end of now from one of a cache
 
-	// Bytes are those of each stream, so that the last ones cannot be missing unseen.
+	// Dropped are the bytes beyond Plan.Most.
+	Dropped int64 `json:"dropped,omitempty"`
+
+	// Bytes are those of each stream that were not dropped, so that the last ones cannot be missing unseen.
 	Bytes [2]int64 `json:"bytes"`
 }
 

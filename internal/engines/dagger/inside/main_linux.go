@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -21,14 +22,17 @@ import (
 func Main() {
 	out := &frames{to: os.Stdout, left: FirstBytes}
 	out.write([]byte(Hello))
+	began := time.Now().UnixMilli()
 	end, err := start(out)
 	if err != nil {
-		end = End{Unstarted: err.Error()}
+		end = End{Unstarted: err.Error(), Root: errors.Is(err, errRoot)}
 	}
-	end.Bytes = out.bytes
+	end.Bytes, end.Began, end.Dropped = out.bytes, began, out.dropped
 	out.write(appendEnd(nil, end))
 	os.Exit(0) // what the tool started ends with the container
 }
+
+var errRoot = errors.New("the user is root")
 
 // start runs the tool to its end. An error means that it was not started.
 func start(out *frames) (End, error) {
@@ -39,6 +43,14 @@ func start(out *frames) (End, error) {
 	var plan Plan
 	if err := json.Unmarshal(text, &plan); err != nil {
 		return End{}, fmt.Errorf("read what is to be started: %w", err)
+	}
+	for _, name := range plan.Secrets {
+		if err := os.Setenv(name, strings.TrimPrefix(os.Getenv(name), SecretPrefix)); err != nil {
+			return End{}, fmt.Errorf("env_passthrough: %s: %w", name, err)
+		}
+	}
+	if plan.NoRoot && os.Geteuid() == 0 {
+		return End{}, errRoot
 	}
 	if err := os.WriteFile(ArgsFile, plan.Args, argsMode); err != nil {
 		return End{}, fmt.Errorf("write the file of arguments: %w", err)
@@ -54,6 +66,7 @@ func start(out *frames) (End, error) {
 	if err != nil {
 		return End{}, fmt.Errorf("make its stdin: %w", err)
 	}
+	out.most = plan.Most
 	// A session of its own: what it sends to its group does not reach us.
 	c := &exec.Cmd{Path: file, Args: plan.Argv, Stdin: stdin, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
 	var streams [2]*os.File
@@ -164,6 +177,23 @@ type frames struct {
 	left   int // bytes until it is continued on standard error; below 0: it is
 	broken bool
 	bytes  [2]int64 // of the tool's streams
+
+	most    int64 // of both, which are written; 0: all
+	taken   int64
+	dropped int64
+}
+
+// room is how many of n bytes are to be written; the others are dropped.
+func (f *frames) room(n int) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	may := n
+	if f.most > 0 {
+		may = int(min(int64(n), f.most-f.taken))
+	}
+	f.taken += int64(may)
+	f.dropped += int64(n - may)
+	return may
 }
 
 func (f *frames) write(line []byte) {
@@ -198,7 +228,7 @@ func (f *frames) copy(stream int, r *os.File) {
 			n = min(n, left)
 			left -= n
 		}
-		if n > 0 {
+		if n = f.room(n); n > 0 {
 			line = appendFrame(line[:0], stream, offset, buffer[:n])
 			offset += int64(n)
 			f.bytes[stream-1] = offset // each has its own goroutine, which ends before this is read

@@ -18,12 +18,26 @@ const (
 // DefaultPath is PATH where neither contract nor image name one.
 const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// SecretPrefix stands before values that the engine keeps secret. Wherever such a value appears in output, an engine writes *** in its
+// place, and a short one, as "1", appears in our own lines; with this before it, it does not.
+const SecretPrefix = "executor-secret:"
+
 // Plan is what is to be started; Program reads it, as JSON, from its standard input.
 type Plan struct {
 	Argv  []string `json:"argv"`
 	Dir   string   `json:"dir"`
 	Args  []byte   `json:"args"`  // for ArgsFile
 	Stdin []byte   `json:"stdin"` // for the tool
+
+	// Most is how many bytes of output are handed on, of both streams together; 0: all. The rest is read and dropped, so that a tool
+	// cannot fill the disks of the engine and of the executor.
+	Most int64 `json:"most,omitempty"`
+
+	// Secrets are the variables whose values come behind SecretPrefix, which the tool does not see.
+	Secrets []string `json:"secrets,omitempty"`
+
+	// NoRoot has nothing started where the user, which may be a name in the image, is root.
+	NoRoot bool `json:"no_root,omitempty"`
 }
 
 // Invoked reports whether this process was started as Program. The main function of a program that stands beside tools asks

@@ -1,11 +1,13 @@
 package docker
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
 	posix "path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/strslice"
 	"github.com/docker/docker/api/types/system"
+	"github.com/docker/docker/api/types/versions"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
@@ -111,7 +114,7 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, 
 		}
 		p.memory(path, size, "mode=1777")
 	}
-	if err := e.placeMounts(p, job.Contract, spec); err != nil {
+	if err := e.placeMounts(p, job.Contract, spec, info); err != nil {
 		return nil, err
 	}
 	p.placeCaches(spec.CacheMounts)
@@ -194,7 +197,7 @@ func takenBy(target string) string {
 }
 
 // placeMounts adds the contract's mounts.
-func (e *Engine) placeMounts(p *plan, c *contracts.Contract, spec *contracts.DockerSpec) error {
+func (e *Engine) placeMounts(p *plan, c *contracts.Contract, spec *contracts.DockerSpec, info *system.Info) error {
 	for _, m := range spec.Mounts {
 		if place := takenBy(m.Target); place != "" && !strings.HasPrefix(m.Target, "/dev/") {
 			return contracts.Errorf(contracts.SpawnFailed, "mounts: %s has its place in the container already; mount %s elsewhere", place, m.Source)
@@ -223,10 +226,34 @@ func (e *Engine) placeMounts(p *plan, c *contracts.Contract, spec *contracts.Doc
 			return contracts.Errorf(contracts.PolicyDenied, "mounts: %s: %s", m.Source, err)
 		}
 		delete(p.host.Tmpfs, m.Target)
-		p.host.Mounts = append(p.host.Mounts, mount.Mount{Type: mount.TypeBind, Source: source, Target: m.Target, ReadOnly: !writable})
+		bind := mount.Mount{Type: mount.TypeBind, Source: source, Target: m.Target, ReadOnly: !writable}
+		if !writable {
+			bind.BindOptions = e.readOnly(info)
+		}
+		p.host.Mounts = append(p.host.Mounts, bind)
 		p.mounts = append(p.mounts, boot.Mount{Target: m.Target, Dev: dev, Ino: ino})
 	}
 	return nil
+}
+
+// Of a daemon from this API on, a mount can be read-only with all that is mounted below it, where its kernel and runtime can that.
+const recursiveAPI = "1.44"
+
+var kernelText = regexp.MustCompile(`^(\d+)\.(\d+)`)
+
+// readOnly is how a mount is made read-only. Below one that is as usual, other file systems of the host can still be written: where the
+// daemon cannot make them read-only too, they are left out.
+func (e *Engine) readOnly(info *system.Info) *mount.BindOptions {
+	var features struct {
+		MountOptions []string `json:"mountOptions"`
+	}
+	// A runtime that says nothing, or what cannot be read, has none.
+	_ = json.Unmarshal([]byte(info.Runtimes[cmp.Or(e.config.Runtime, info.DefaultRuntime)].Status["org.opencontainers.runtime-spec.features"]), &features)
+	recursive := slices.Contains(features.MountOptions, "rro") && versions.GreaterThanOrEqualTo(e.daemon.ClientVersion(), recursiveAPI)
+	if m := kernelText.FindStringSubmatch(info.KernelVersion); m == nil || versions.LessThan(m[0], "5.12") {
+		recursive = false
+	}
+	return &mount.BindOptions{NonRecursive: !recursive, ReadOnlyForceRecursive: recursive}
 }
 
 // socket resolves a mount of the daemon's socket, where the operator allows that.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -447,6 +448,50 @@ func TestCaches(t *testing.T) {
 	if got := run(t, e, cached("/var/cache/pip", "1000:1000", "read:/var/cache/pip/x", "write:/var/cache/pip/y:z")); got != "kept" {
 		t.Errorf("the cache holds %q", got)
 	}
+	t.Run("in HOME by its path", func(t *testing.T) {
+		if got := run(t, e, cached("/work/.cache/pip", "", "read:$HOME/.cache/pip/x", "write:$HOME/.cache/other:x")); got != "kept" {
+			t.Errorf("the cache holds %q", got)
+		}
+	})
+	t.Run("in a HOME of the host", func(t *testing.T) {
+		root, err := filepath.EvalSymlinks(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range []string{filepath.Dir(root), root} {
+			os.Chmod(dir, 0o755)
+		}
+		for _, dir := range []string{"home", "taken", "taken/.cache", "taken/.cache/pip"} {
+			if err := os.Mkdir(filepath.Join(root, dir), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			os.Chmod(filepath.Join(root, dir), 0o777)
+		}
+		e := newEngine(t, func(c *Config) { c.MountRoots = []string{root + ":rw"} })
+		at := func(dir string, script ...string) *engines.Job {
+			j := cached("~/.cache/pip", "1000:1000", script...)
+			j.Contract.BaseDir, j.Spec.Common().Mounts = root, contracts.Mounts{{Source: dir, Target: "/work", Mode: "rw"}}
+			return j
+		}
+		for range 2 { // the second finds the link of the first
+			if got := run(t, e, at("home", "read:$HOME/.cache/pip/x")); got != "kept" {
+				t.Errorf("the cache holds %q", got)
+			}
+		}
+		info, err := os.Lstat(filepath.Join(root, "home/.cache"))
+		if err != nil || info.Sys().(*syscall.Stat_t).Uid != 1000 {
+			t.Errorf("what was made in the host's directory is %+v, %v", info, err)
+		}
+		j := cached("/m/deep/cache", "1000:1000", "read:/m/deep/cache/x")
+		j.Contract.BaseDir, j.Spec.Common().Mounts = root, contracts.Mounts{{Source: "home", Target: "/m", Mode: "rw"}}
+		if got := run(t, e, j); got != "kept" {
+			t.Errorf("the cache holds %q", got)
+		}
+		if info, err := os.Lstat(filepath.Join(root, "home/deep")); err != nil || info.Sys().(*syscall.Stat_t).Uid != 1000 {
+			t.Errorf("what was made in the host's directory is %+v, %v", info, err)
+		}
+		refusedWith(t, e, at("taken", "out:x"), contracts.SpawnFailed, "/work/.cache/pip is there already")
+	})
 	// One whose maker was killed before tools could write to it, which has things in it already.
 	c, err := world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", "chmod:755:/c"}},
 		&container.HostConfig{NetworkMode: "none", AutoRemove: true, Binds: []string{cacheVolume(name) + ":/c"}}, nil, nil, "")

@@ -266,14 +266,27 @@ func (e *Engine) socket(c *contracts.Contract, m contracts.Mount) (string, bool)
 	return source, err == nil && e.config.DockerSocket && socketOf(source)
 }
 
-// placeCaches adds named volumes. One below HOME is reached by a link: the daemon would make the directories above it root's.
+// inHome is a path of a contract's cache, with ~ for HOME however that was written.
+func inHome(path string) string {
+	if below, is := strings.CutPrefix(path, home+"/"); is {
+		return "~/" + below
+	}
+	return path
+}
+
+// placeCaches adds named volumes. One below HOME, or below a directory of the host, is reached by a link: the daemon would make the
+// directories above it root's.
 func (p *plan) placeCaches(list contracts.CacheMounts) {
 	for _, cache := range list {
 		volume := cacheVolume(cache.Name)
 		target := cache.Path
-		if below, inHome := strings.CutPrefix(target, "~/"); inHome {
+		if below, is := strings.CutPrefix(inHome(target), "~/"); is {
+			target = posix.Join(home, below)
+		}
+		if slices.ContainsFunc(append(slices.Clone(p.mounts), boot.Mount{Target: home}), func(m boot.Mount) bool { return strings.HasPrefix(target, m.Target+"/") }) {
+			at := target
 			target = posix.Join(caches, cache.Name)
-			p.links = append(p.links, boot.Link{Path: posix.Join(home, below), Target: target})
+			p.links = append(p.links, boot.Link{Path: at, Target: target})
 		}
 		if !slices.ContainsFunc(p.host.Mounts, func(m mount.Mount) bool { return m.Target == target }) {
 			delete(p.host.Tmpfs, target)
@@ -393,7 +406,8 @@ func (e *Engine) cannot(spec *contracts.DockerSpec, info *system.Info) (list []s
 	}
 	for i, one := range spec.CacheMounts {
 		for j, other := range spec.CacheMounts {
-			if i != j && (one.Path == other.Path || strings.HasPrefix(one.Path, "~/") && strings.HasPrefix(one.Path+"/", other.Path+"/")) {
+			a, b := inHome(one.Path), inHome(other.Path)
+			if i != j && (a == b || strings.HasPrefix(a, "~/") && strings.HasPrefix(a+"/", b+"/")) {
 				all["caches at the same place, or in one another"] = true
 			}
 		}

@@ -153,11 +153,7 @@ func (b *boot) prepare() *Refusal {
 		}
 	}
 	for _, l := range q.Links {
-		err := os.MkdirAll(filepath.Dir(l.Path), 0o700)
-		if err == nil {
-			err = os.Symlink(l.Target, l.Path)
-		}
-		if err != nil {
+		if err := link(l); err != nil {
 			return &Refusal{Message: fmt.Sprintf("cache_mounts: %s", err)}
 		}
 	}
@@ -169,6 +165,21 @@ func (b *boot) prepare() *Refusal {
 	}
 	q.ArgsText, q.Stdin = nil, nil
 	return nil
+}
+
+// link makes a link. One that an earlier run left, in a directory of the host that is mounted there, is as good.
+func link(l Link) error {
+	if err := os.MkdirAll(filepath.Dir(l.Path), 0o700); err != nil {
+		return err
+	}
+	err := os.Symlink(l.Target, l.Path)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if to, err := os.Readlink(l.Path); err == nil && to == l.Target {
+		return nil
+	}
+	return fmt.Errorf("%s is there already, in what is mounted; put the cache elsewhere, or remove it", l.Path)
 }
 
 // enter makes a directory that of this process, and so of the tool.

@@ -343,8 +343,13 @@ func TestMounts(t *testing.T) {
 	t.Run("in the dialect of Praxis", func(t *testing.T) {
 		j := parse(t, `{name: a, engine: docker-sdk, base_dir: `+root+`, engineSpec: {image: "`+testImage+`", command: [/bin/testtool, "write:/m/praxis:y", "var:text"], mounts: {./rw: /m, ./ro: /r}}, params: [{name: text, type: string, required: "true"}]}`)
 		j.Args = map[string]any{"text": "raw"}
-		if got := run(t, e, j); got != "raw" {
-			t.Errorf("an argument by its own name is %q", got)
+		var stdout strings.Builder
+		exit, err := e.Run(t.Context(), j, &stdout, io.Discard)
+		if err != nil || stdout.String() != "raw" {
+			t.Errorf("an argument by its own name is %q: %+v, %v", stdout.String(), exit, err)
+		}
+		if len(exit.Notes) != 1 || !strings.Contains(exit.Notes[0], "./ro was read-only") {
+			t.Errorf("the notes are %q; one about the mount that is not written back is right", exit.Notes)
 		}
 		if _, err := os.Stat(root + "/rw/praxis"); err != nil {
 			t.Error(err)

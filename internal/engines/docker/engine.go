@@ -184,6 +184,7 @@ func (e *Engine) run(ctx context.Context, job *engines.Job, images *images, stdo
 		return exit, err
 	}
 	exit.Isolation.Network, exit.Isolation.Limits = p.network, limitsOf(p, info)
+	exit.Notes = e.notes(job.Contract, spec, p, info)
 	request, err := e.request(job, spec, p)
 	if err != nil {
 		return exit, err

@@ -121,14 +121,14 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, 
 	return p, nil
 }
 
-// bound is the limit of a contract, else the operator's where the daemon can enforce it; 0: none. What the contract asks for and the
-// daemon cannot was refused before.
+// bound is the limit of a contract, else the operator's, where the daemon can enforce it; 0: none. What the contract asks for and the
+// daemon cannot was refused before, but with best_effort.
 func bound(asked, configured int64, can bool) int64 {
-	if asked > 0 {
-		return asked
-	}
-	if !can {
+	switch {
+	case !can:
 		return 0
+	case asked > 0:
+		return asked
 	}
 	return configured
 }
@@ -418,9 +418,9 @@ func (e *Engine) cannot(spec *contracts.DockerSpec, info *system.Info) (list []s
 	if info != nil {
 		_, nvidia := info.Runtimes["nvidia"]
 		_, runtime := info.Runtimes[e.config.Runtime]
-		all["memory_limit (it has no memory controller)"] = spec.MemoryLimit > 0 && !info.MemoryLimit
-		all["cpu_limit (it has no cpu controller)"] = spec.CPULimit > 0 && !info.CPUCfsQuota
-		all["pids_limit (it has no pids controller)"] = spec.PidsLimit > 0 && !info.PidsLimit
+		for _, limit := range unenforced(spec, info) {
+			all[limit] = !spec.BestEffort
+		}
 		all["gpus (it has no nvidia runtime and no CDI devices)"] = spec.GPUs != "" && !nvidia && len(info.CDISpecDirs) == 0
 		all["the runtime "+e.config.Runtime] = e.config.Runtime != "" && !runtime
 	}
@@ -433,13 +433,47 @@ func (e *Engine) cannot(spec *contracts.DockerSpec, info *system.Info) (list []s
 	return list
 }
 
+// unenforced lists the limits of a spec that this daemon cannot enforce.
+func unenforced(spec *contracts.DockerSpec, info *system.Info) (list []string) {
+	if spec.MemoryLimit > 0 && !info.MemoryLimit {
+		list = append(list, "memory_limit (it has no memory controller)")
+	}
+	if spec.CPULimit > 0 && !info.CPUCfsQuota {
+		list = append(list, "cpu_limit (it has no cpu controller)")
+	}
+	if spec.PidsLimit > 0 && !info.PidsLimit {
+		list = append(list, "pids_limit (it has no pids controller)")
+	}
+	return list
+}
+
+// notes says what is not as the contract asked, or as its reader would expect.
+func (e *Engine) notes(c *contracts.Contract, spec *contracts.DockerSpec, p *plan, info *system.Info) (notes []string) {
+	if list := unenforced(spec, info); len(list) > 0 {
+		notes = append(notes, fmt.Sprintf("not enforced by the Docker daemon at %s (best_effort): %s", e.daemon.host, strings.Join(list, ", ")))
+	}
+	if spec.MemoryLimit > 0 && p.host.Memory > 0 && !info.SwapLimit {
+		notes = append(notes, fmt.Sprintf("memory_limit: the tool may have used swap beside it, which the Docker daemon at %s cannot limit", e.daemon.host))
+	}
+	for _, m := range spec.Mounts {
+		if c.Praxis && m.Mode == "" && slices.ContainsFunc(p.host.Mounts, func(one mount.Mount) bool { return one.Target == m.Target && one.ReadOnly }) {
+			notes = append(notes, fmt.Sprintf("mounts: %s was read-only, as policy.mounts does not have it with :rw; Praxis wrote it back", m.Source))
+		}
+	}
+	return notes
+}
+
 // refuse is nil where a spec can be done.
 func (e *Engine) refuse(spec *contracts.DockerSpec, info *system.Info) error {
 	cannot := e.cannot(spec, info)
 	if len(cannot) == 0 {
 		return nil
 	}
-	return contracts.Errorf(contracts.Unsupported, "the Docker engine cannot do or enforce %s with the daemon at %s; leave that out or use an executor whose daemon can", strings.Join(cannot, ", "), e.daemon.host)
+	mend := "leave that out or use an executor whose daemon can"
+	if info != nil && len(unenforced(spec, info)) == len(cannot) {
+		mend += ", or let it run without by best_effort: true"
+	}
+	return contracts.Errorf(contracts.Unsupported, "the Docker engine cannot do or enforce %s with the daemon at %s; %s", strings.Join(cannot, ", "), e.daemon.host, mend)
 }
 
 // deadline is when a container has no business to be there any more, whatever became of its executor.

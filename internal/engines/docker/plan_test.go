@@ -4,10 +4,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/docker/boot"
 )
 
 // TestReadOnly: which daemons make a mount read-only with all below it, and which leave out what is below.
@@ -57,5 +62,51 @@ func TestMountBelowReadOnly(t *testing.T) {
 	}
 	if _, err := os.Stat(below + "/x"); err == nil {
 		t.Error("the file is there")
+	}
+}
+
+// TestBestEffort: limits that the daemon cannot enforce are refused, or left out where the contract lets them be, which the result says.
+func TestBestEffort(t *testing.T) {
+	toolIn(t)
+	e := newEngine(t)
+	if err := e.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	weak := func(change func(*system.Info)) {
+		info, err := e.daemon.look(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(info)
+	}
+	limited := func(best bool) *engines.Job {
+		return with(func(s *contracts.DockerSpec) {
+			s.MemoryLimit, s.CPULimit, s.PidsLimit, s.BestEffort = 64<<20, 500, 50, best
+		}, "out:x")
+	}
+	weak(func(i *system.Info) {
+		i.MemoryLimit, i.CPUCfsQuota, i.PidsLimit, i.SwapLimit = false, false, false, false
+	})
+	refusedWith(t, e, limited(false), contracts.Unsupported, "best_effort")
+	exit, err := e.Run(t.Context(), limited(true), io.Discard, io.Discard)
+	if err != nil || exit.Code != 0 || exit.Isolation.Limits != "none" || len(exit.Notes) != 1 || !strings.Contains(exit.Notes[0], "memory_limit") || !strings.Contains(exit.Notes[0], "cpu_limit") || !strings.Contains(exit.Notes[0], "pids_limit") {
+		t.Errorf("without any controller: %+v, %v", exit, err)
+	}
+	j := limited(true)
+	j.Spec.Common().Network = "container:x" // which is no limit
+	refusedWith(t, e, j, contracts.Unsupported, "that of another container")
+	weak(func(i *system.Info) { i.CPUCfsQuota = false })
+	h := inspected(t, e, limited(true)).HostConfig
+	if h.NanoCPUs != 0 || h.Memory != 64<<20 || h.MemorySwap != 64<<20 || h.PidsLimit == nil || *h.PidsLimit != 50+boot.Threads {
+		t.Errorf("without a controller for processors: %+v", h.Resources)
+	}
+	weak(func(i *system.Info) { i.SwapLimit = false })
+	exit, err = e.Run(t.Context(), limited(false), io.Discard, io.Discard)
+	if err != nil || exit.Code != 0 || len(exit.Notes) != 1 || !strings.Contains(exit.Notes[0], "swap") {
+		t.Errorf("where swap cannot be limited: %+v, %v", exit, err)
+	}
+	weak(func(*system.Info) {})
+	if exit, err = e.Run(t.Context(), limited(true), io.Discard, io.Discard); err != nil || len(exit.Notes) > 0 {
+		t.Errorf("with all: %+v, %v", exit, err)
 	}
 }

@@ -218,6 +218,13 @@ func TestSpec(t *testing.T) {
 	t.Run("a limit that the daemon refuses", func(t *testing.T) {
 		refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.MemoryLimit = 1 << 20 }, "out:x"), contracts.Unsupported, "memory")
 	})
+	t.Run("limits with which nothing starts", func(t *testing.T) {
+		for says, limits := range map[string]contracts.Ulimits{"rlimit": {"nofile": {Soft: 1 << 40, Hard: 1 << 40}}, "nproc": {"nproc": {}}, "open files": {"nofile": {Soft: 1, Hard: 1}}} {
+			refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.Ulimits = limits }, "out:x"), contracts.Unsupported, says)
+		}
+		refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.CPULimit = 1 }, "out:x"), contracts.Unsupported, "cpu_limit")
+		refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.User = "99999999999" }, "out:x"), contracts.SpawnFailed, "in range")
+	})
 	t.Run("a network that is not there", func(t *testing.T) {
 		refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.Network = "executor-test-nowhere" }, "out:x"), contracts.Unsupported, "docker network create")
 	})
@@ -270,6 +277,29 @@ func TestLimits(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOutOfMemoryOfRemoved: the daemon may have removed a container before it is asked why that ended.
+func TestOutOfMemoryOfRemoved(t *testing.T) {
+	toolIn(t)
+	e := newEngine(t)
+	for script, want := range map[string]bool{"eat:200M": true, "kill:self:KILL": false} {
+		made := must(world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", script}, Labels: e.labels(roleRun, e.now())},
+			&container.HostConfig{NetworkMode: "none", AutoRemove: true, Resources: container.Resources{Memory: 32 << 20, MemorySwap: 32 << 20}}, nil, nil, ""))
+		gone, failed := world.api.ContainerWait(t.Context(), made.ID, container.WaitConditionRemoved)
+		if err := world.api.ContainerStart(t.Context(), made.ID, container.StartOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-gone:
+		case err := <-failed:
+			t.Fatal(err)
+		}
+		b := &box{daemon: e.daemon, id: made.ID}
+		if got := b.outOfMemory(t.Context()); got != want {
+			t.Errorf("that %s ended for lack of memory is %t", script, got)
+		}
 	}
 }
 
@@ -386,6 +416,15 @@ func TestMounts(t *testing.T) {
 	})
 	t.Run("the place of ours", func(t *testing.T) {
 		refusedWith(t, e, mounting(`{./ro: /.executor}`, "out:x"), contracts.SpawnFailed, "has its place")
+	})
+	t.Run("no room for it", func(t *testing.T) {
+		if err := os.WriteFile(root+"/ro/one", nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, mounts := range []string{`{./ro/one: /data}`, `{./ro: /bin/testtool}`, `{./ro: /bin/testtool/x}`, `{./ro: /m, ./rw: /m/none}`} {
+			refusedWith(t, e, mounting(mounts, "out:x"), contracts.SpawnFailed, "has no place for")
+		}
+		refusedWith(t, e, with(func(s *contracts.DockerSpec) { s.Tmpfs = contracts.Tmpfs{"/bin/testtool": 0} }), contracts.SpawnFailed, "has no place for")
 	})
 	t.Run("something else at the last moment", func(t *testing.T) {
 		j := mounting(`{./ro: /m}`, "out:x")

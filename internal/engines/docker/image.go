@@ -322,26 +322,13 @@ func (l *layers) take(m jsonmessage.JSONMessage) {
 
 // credentials are those of the image's registry, "" where there are none, as the API has them.
 func (m *images) credentials(ctx context.Context, named reference.Named) (string, error) {
-	type answer struct {
-		auth registry.AuthConfig
-		err  error
-	}
-	answers := make(chan answer, 1)
-	go func() { // a credential helper is a program, and may hang
-		auth, err := lookUpCredentials(m.config.CredentialsDir, reference.Domain(named))
-		answers <- answer{auth, err}
-	}()
 	ctx, cancel := m.daemon.bounded(ctx)
 	defer cancel()
-	select {
-	case a := <-answers:
-		if a.err != nil || a.auth == (registry.AuthConfig{}) {
-			return "", a.err
-		}
-		return registry.EncodeAuthConfig(a.auth)
-	case <-ctx.Done():
-		return "", errors.New("the credential helper for " + reference.Domain(named) + " does not answer")
+	auth, err := lookUpCredentials(ctx, m.config.CredentialsDir, reference.Domain(named))
+	if err != nil || auth == (registry.AuthConfig{}) {
+		return "", err
 	}
+	return registry.EncodeAuthConfig(auth)
 }
 
 // prePull pulls what the operator wants to have at hand.

@@ -417,6 +417,17 @@ func TestMounts(t *testing.T) {
 	t.Run("the place of ours", func(t *testing.T) {
 		refusedWith(t, e, mounting(`{./ro: /.executor}`, "out:x"), contracts.SpawnFailed, "has its place")
 	})
+	t.Run("where the image has a link", func(t *testing.T) {
+		if err := importImage(t.Context(), world.api, "executor-test-link:latest", map[string][]byte{"bin/testtool": must(os.ReadFile(enginetest.Build(t))), "data/file": nil, "m -> data/file": nil}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { removeImage("executor-test-link:latest") })
+		j := mounting(`{./ro/file: /m}`, "read:/m")
+		j.Spec.(*contracts.DockerSpec).Image = "executor-test-link:latest"
+		if got := run(t, e, j); got != "of ro" {
+			t.Errorf("it read %q", got)
+		}
+	})
 	t.Run("no room for it", func(t *testing.T) {
 		if err := os.WriteFile(root+"/ro/one", nil, 0o644); err != nil {
 			t.Fatal(err)

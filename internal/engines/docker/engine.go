@@ -283,7 +283,10 @@ func (e *Engine) obtain(ctx context.Context, job *engines.Job, p *plan, q *boot.
 	if b, err = e.open(ctx, p, labels); err != nil {
 		return nil, used, err
 	}
-	if err := b.prepare(ctx, q); err != nil {
+	if err = b.prepare(ctx, q); err == nil && p.apart {
+		err = p.unchanged()
+	}
+	if err != nil {
 		b.discard()
 		if ctx.Err() != nil {
 			return nil, used, context.Cause(ctx)

@@ -47,6 +47,7 @@ type plan struct {
 	caches  []string // names of the volumes
 	mounts  []boot.Mount
 	links   []boot.Link
+	apart   bool   // the kernel may be another one than that of the executor
 	network string // for people
 	timeout time.Duration
 }
@@ -62,7 +63,7 @@ func (p *plan) key() string {
 
 // plan works out the container of a contract.
 func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, info *system.Info) (*plan, error) {
-	p := &plan{image: img, network: e.network(spec), timeout: time.Duration(spec.Timeout)}
+	p := &plan{image: img, network: e.network(spec), timeout: time.Duration(spec.Timeout), apart: e.apart(info)}
 	if p.timeout == 0 {
 		p.timeout = time.Duration(contracts.DefaultTimeout)
 	}
@@ -256,6 +257,26 @@ func (e *Engine) readOnly(info *system.Info) *mount.BindOptions {
 	return &mount.BindOptions{NonRecursive: !recursive, ReadOnlyForceRecursive: recursive}
 }
 
+// ordinary are the programs of runtimes whose containers have the kernel of the machine.
+var ordinary = []string{"runc", "crun", "youki", "nvidia-container-runtime", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux"}
+
+// apart reports whether containers may have a kernel of their own (gVisor, Kata), which numbers files in its own way.
+func (e *Engine) apart(info *system.Info) bool {
+	name := cmp.Or(e.config.Runtime, info.DefaultRuntime)
+	return name != "" && !slices.Contains(ordinary, posix.Base(cmp.Or(info.Runtimes[name].Path, info.Runtimes[name].Type, name)))
+}
+
+// unchanged looks whether what a container has mounted is still in its place. That is less than what the first process finds out, which sees
+// what was mounted, but all there is to see from outside.
+func (p *plan) unchanged() error {
+	for i, m := range p.mounts {
+		if dev, ino, err := identity(p.host.Mounts[i].Source); err != nil || dev != m.Dev || ino != m.Ino {
+			return contracts.Errorf(contracts.PolicyDenied, "mounts: %s is not what was looked at; something changed it meanwhile", p.host.Mounts[i].Source)
+		}
+	}
+	return nil
+}
+
 // socket resolves a mount of the daemon's socket, where the operator allows that.
 func (e *Engine) socket(c *contracts.Contract, m contracts.Mount) (string, bool) {
 	source := m.Source
@@ -338,6 +359,9 @@ func (e *Engine) request(job *engines.Job, spec *contracts.DockerSpec, p *plan) 
 	q := &boot.Request{
 		Mark: newMark(), Env: env, Argv: argv, Dir: directory(spec.Cwd, p.image.dir), ArgsFile: argsFile, ArgsText: text,
 		Grace: e.config.KillGrace, NoRoot: !e.config.Root && !spec.Privileged, Mounts: p.mounts, Links: p.links, Stdin: job.Stdin,
+	}
+	if p.apart {
+		q.Kernel = boot.Kernel()
 	}
 	return q, fits(argv, env)
 }

@@ -110,3 +110,70 @@ func TestBestEffort(t *testing.T) {
 		t.Errorf("with all: %+v, %v", exit, err)
 	}
 }
+
+// TestApart: under which runtimes containers may have a kernel of their own.
+func TestApart(t *testing.T) {
+	info := &system.Info{DefaultRuntime: "runc", Runtimes: map[string]system.RuntimeWithStatus{
+		"runc": {Runtime: system.Runtime{Path: "runc"}}, "mine": {Runtime: system.Runtime{Path: "/usr/local/bin/crun"}}, "gvisor": {Runtime: system.Runtime{Path: "/usr/local/bin/runsc"}}, "vm": {Runtime: system.Runtime{Type: "io.containerd.kata.v2"}},
+	}}
+	for runtime, want := range map[string]bool{"": false, "runc": false, "mine": false, "gvisor": true, "vm": true, "io.containerd.runc.v2": false, "io.containerd.kata.v2": true} {
+		if got := (&Engine{config: Config{Runtime: runtime}}).apart(info); got != want {
+			t.Errorf("that %q is apart is %t", runtime, got)
+		}
+	}
+}
+
+// TestMountsApart: where the numbers of files say nothing inside, what is mounted is looked at from outside.
+func TestMountsApart(t *testing.T) {
+	toolIn(t)
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Dir(root), root} {
+		os.Chmod(dir, 0o755)
+	}
+	if err := os.Mkdir(root+"/m", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	e := newEngine(t, func(c *Config) { c.MountRoots = []string{root} })
+	j := parse(t, `{name: a, engine: docker, base_dir: `+root+`, engine_spec: {image: "`+testImage+`", command: [/bin/testtool, "ls:/m"], mounts: {./m: /m}}}`)
+	if err := e.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	info, err := e.daemon.look(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, _, err := e.images.get(t.Context(), testImage, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := e.plan(j, j.Spec.(*contracts.DockerSpec), img, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.apart = true
+	if err := p.unchanged(); err != nil {
+		t.Error(err)
+	}
+	if (&warm{most: Default().Warm}).serves(p) {
+		t.Error("containers with mounts that nobody can tell are made ahead")
+	}
+	if err := os.Rename(root+"/m", root+"/was"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(root+"/m", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	q, err := e.request(j, j.Spec.(*contracts.DockerSpec), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Kernel = "another"
+	_, used, err := e.obtain(t.Context(), j, p, q)
+	used()
+	if got := contracts.AsError(err); err == nil || got.Code != contracts.PolicyDenied {
+		t.Errorf("a directory that was replaced is mounted: %v", err)
+	}
+}

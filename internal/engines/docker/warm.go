@@ -50,9 +50,9 @@ func newWarm(e *Engine, most Warm) *warm {
 }
 
 // serves reports whether containers of a plan are made ahead. None that has rights over the host waits for something to do, and
-// none holds a device that others could use.
+// none holds a device that others could use. Where the first process cannot tell what was mounted, that has to have happened just now.
 func (w *warm) serves(p *plan) bool {
-	return w.most.Each > 0 && w.most.Total > 0 && !p.host.Privileged && len(p.host.DeviceRequests) == 0
+	return w.most.Each > 0 && w.most.Total > 0 && !p.host.Privileged && len(p.host.DeviceRequests) == 0 && (!p.apart || len(p.mounts) == 0)
 }
 
 // take begins a run of a plan. It returns a container that waits for it, nil where there is none, and what ends the run's use.

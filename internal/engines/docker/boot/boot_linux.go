@@ -137,9 +137,10 @@ func (b *boot) prepare() *Refusal {
 	if q.NoRoot && os.Geteuid() == 0 {
 		return &Refusal{Denied: true, Message: "the user of the image or contract is root, which is not allowed on this executor; its operator can allow it by policy.root, or the contract name another user"}
 	}
+	same := q.Kernel == "" || q.Kernel == Kernel()
 	for _, m := range q.Mounts {
-		var stat unix.Stat_t
-		if err := unix.Lstat(m.Target, &stat); err != nil || stat.Ino != m.Ino || stat.Dev != m.Dev {
+		var stat unix.Stat_t // of what the tool will find: the place may be a link of the image
+		if err := unix.Stat(m.Target, &stat); err != nil || same && (stat.Ino != m.Ino || stat.Dev != m.Dev) {
 			return &Refusal{Denied: true, Message: fmt.Sprintf("mounts: what is at %s in the container is not what was looked at; something changed it meanwhile, or the daemon sees another file system than this executor", m.Target)}
 		}
 	}

@@ -77,7 +77,7 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 	b := &box{daemon: e.daemon, graves: e.graves, held: e.held, name: fmt.Sprintf("%s-%d", e.name, e.number.Add(1)), frames: make(chan frame, 4), over: make(chan struct{}), created: time.Now()}
 	b.stdout, b.stderr = &splitter{box: b}, &splitter{box: b}
 	e.held.hold(b.name) // before it is there: the reaper may look at any moment
-	b.id, err = e.make(ctx, &config, &host, b.name)
+	b.id, err = e.make(ctx, &config, &host, p.platform, b.name)
 	if err != nil {
 		e.held.release(b.name)
 		if cerrdefs.IsNotFound(err) && strings.Contains(err.Error(), anchor) {
@@ -106,7 +106,7 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 
 // make makes a container. The daemon makes it also where nobody waits for the answer any more: the call goes on when ctx ends, and
 // what comes of it is removed.
-func (e *Engine) make(ctx context.Context, config *container.Config, host *container.HostConfig, name string) (string, error) {
+func (e *Engine) make(ctx context.Context, config *container.Config, host *container.HostConfig, platform *ocispec.Platform, name string) (string, error) {
 	type answer struct {
 		id  string
 		err error
@@ -115,7 +115,7 @@ func (e *Engine) make(ctx context.Context, config *container.Config, host *conta
 	e.graves.work.Go(func() {
 		bounded, cancel := e.graves.bounded()
 		defer cancel()
-		made, err := e.daemon.ContainerCreate(bounded, config, host, nil, (*ocispec.Platform)(nil), name)
+		made, err := e.daemon.ContainerCreate(bounded, config, host, nil, platform, name)
 		if err != nil && bounded.Err() != nil {
 			err = errSlow
 		}

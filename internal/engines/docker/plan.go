@@ -18,6 +18,7 @@ import (
 	"github.com/docker/docker/api/types/strslice"
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/api/types/versions"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
@@ -41,20 +42,21 @@ var bootEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=16MiB"}
 // plan is a container as a contract wants it, made of nothing that differs between the runs of the contract: what a run adds is
 // its Request. Containers of the same plan can so be made ahead.
 type plan struct {
-	config  container.Config
-	host    container.HostConfig
-	image   *image
-	caches  []string // names of the volumes
-	mounts  []boot.Mount
-	links   []boot.Link
-	apart   bool   // the kernel may be another one than that of the executor
-	network string // for people
-	timeout time.Duration
+	config   container.Config
+	host     container.HostConfig
+	image    *image
+	platform *ocispec.Platform // nil: the image has but one
+	caches   []string          // names of the volumes
+	mounts   []boot.Mount
+	links    []boot.Link
+	apart    bool   // the kernel may be another one than that of the executor
+	network  string // for people
+	timeout  time.Duration
 }
 
 // key is the same for the same container. The timeout is part of it: by that a container that was made ahead is known to be overdue.
 func (p *plan) key() string {
-	text, err := json.Marshal([]any{p.config, p.host, p.mounts, p.links, p.timeout})
+	text, err := json.Marshal([]any{p.config, p.host, p.platform, p.mounts, p.links, p.timeout})
 	if err != nil {
 		return "" // of no kind: never ahead
 	}
@@ -63,7 +65,7 @@ func (p *plan) key() string {
 
 // plan works out the container of a contract.
 func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, info *system.Info) (*plan, error) {
-	p := &plan{image: img, network: e.network(spec), timeout: time.Duration(spec.Timeout), apart: e.apart(info)}
+	p := &plan{image: img, platform: variant(info, spec.Platform), network: e.network(spec), timeout: time.Duration(spec.Timeout), apart: e.apart(info)}
 	if p.timeout == 0 {
 		p.timeout = time.Duration(contracts.DefaultTimeout)
 	}

@@ -2,13 +2,19 @@ package docker
 
 import (
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
+	"github.com/rs/zerolog"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
@@ -175,5 +181,51 @@ func TestMountsApart(t *testing.T) {
 	used()
 	if got := contracts.AsError(err); err == nil || got.Code != contracts.PolicyDenied {
 		t.Errorf("a directory that was replaced is mounted: %v", err)
+	}
+}
+
+// TestPlatformOfMany: where a name stands for the images of several platforms, the daemon is told which.
+func TestPlatformOfMany(t *testing.T) {
+	var asked []string
+	daemonOf := func(driver string) *daemon {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set("Api-Version", platformAPI)
+			asked = append(asked, q.URL.Query().Get("platform"))
+			switch {
+			case strings.HasSuffix(q.URL.Path, "/containers/create"):
+				w.WriteHeader(http.StatusCreated)
+				io.WriteString(w, `{"Id":"made"}`)
+			case q.URL.Query().Has("platform"):
+				io.WriteString(w, `{"Id":"sha256:1","Os":"linux","Architecture":"arm64","Variant":"v8"}`)
+			default:
+				io.WriteString(w, `{"Id":"sha256:1","Os":"linux","Architecture":"amd64"}`)
+			}
+		}))
+		t.Cleanup(server.Close)
+		d, err := connect(Config{Host: "tcp://" + server.Listener.Addr().String(), CallTimeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		d.info = &system.Info{DriverStatus: [][2]string{{"driver-type", driver}}}
+		d.NegotiateAPIVersion(t.Context())
+		asked = nil
+		return d
+	}
+	named := must(engines.ImageName("python"))
+	many := daemonOf("io.containerd.snapshotter.v1")
+	if _, _, err := newImages(many, Config{}).inspect(t.Context(), named, "linux/arm64"); err != nil || len(asked) != 1 || asked[0] != `{"architecture":"arm64","os":"linux"}` {
+		t.Errorf("%q, %v", asked, err)
+	}
+	e := &Engine{daemon: many, graves: newGraves(many, zerolog.Nop())}
+	if id, err := e.make(t.Context(), &container.Config{}, &container.HostConfig{}, variant(many.info, "linux/arm64/v8"), "name"); err != nil || id != "made" || asked[len(asked)-1] != "linux/arm64/v8" {
+		t.Errorf("%q, %q, %v", id, asked, err)
+	}
+	if got := variant(many.info, ""); got != nil {
+		t.Errorf("without a platform it is told of %v", got)
+	}
+	one := daemonOf("overlay2")
+	if _, _, err := newImages(one, Config{}).inspect(t.Context(), named, "linux/arm64"); !cerrdefs.IsNotFound(err) || len(asked) != 1 || asked[0] != "" {
+		t.Errorf("%q, %v", asked, err)
 	}
 }

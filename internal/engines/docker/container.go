@@ -155,7 +155,7 @@ var mountedAt = regexp.MustCompile(`to rootfs at "([^"]*)"`)
 // misplaced is the place of a mount of a plan that the image, or another mount, has no room for; "" where it is not that.
 func (p *plan) misplaced(text string) string {
 	m := mountedAt.FindStringSubmatch(text)
-	if m == nil || !slices.ContainsFunc([]string{"not a directory", "is a directory", "file exists", "read-only file system", "too many levels of symbolic links"}, func(s string) bool { return strings.Contains(text, s) }) {
+	if m == nil || !slices.ContainsFunc([]string{"not a directory", "is a directory", "file exists", "read-only file system", "too many levels of symbolic links", "invalid argument"}, func(s string) bool { return strings.Contains(text, s) }) {
 		return "" // as for lack of memory
 	}
 	_, memory := p.host.Tmpfs[m[1]]
@@ -172,7 +172,7 @@ func (e *Engine) notStarted(p *plan, err error) error {
 	switch {
 	case place != "":
 		return contracts.Errorf(contracts.SpawnFailed, "mounts: the container has no place for what is to be at %s: a file has to lie over a file and a directory over a directory, and what is read-only gets no new ones (%s)", place, text)
-	case strings.Contains(text, "rlimit"), len(p.host.Ulimits) > 0 && (strings.Contains(text, "too many open files") || strings.Contains(text, "cannot allocate memory")):
+	case len(p.host.Ulimits) > 0 && (strings.Contains(text, "rlimit") || strings.Contains(text, "too many open files") || strings.Contains(text, "cannot allocate memory")):
 		return contracts.Errorf(contracts.Unsupported, "ulimits: with these the Docker daemon at %s cannot start a container: %s", e.daemon.host, text)
 	case strings.Contains(text, "cpu.") && strings.Contains(text, "invalid argument"):
 		return contracts.Errorf(contracts.Unsupported, "cpu_limit: the Docker daemon at %s cannot enforce that little; give it 10m or more (%s)", e.daemon.host, text)
@@ -383,7 +383,7 @@ func (b *box) outOfMemory(ctx context.Context) bool {
 	select {
 	case one := <-happened: // lack of memory comes before the death that it is the cause of
 		return one.Action == events.ActionOOM
-	case <-failed:
+	case <-failed: //nolint:errcheck // that nothing is told is all there is to know
 		return false
 	}
 }

@@ -47,7 +47,7 @@ type plan struct {
 	image    *image
 	platform *ocispec.Platform // nil: the image has but one
 	caches   []string          // names of the volumes
-	mounts   []boot.Mount
+	mounts   []boot.Mount      // those of the contract, which are the first of host.Mounts
 	links    []boot.Link
 	apart    bool   // the kernel may be another one than that of the executor
 	network  string // for people

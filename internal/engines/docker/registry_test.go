@@ -358,7 +358,7 @@ func TestCredentials(t *testing.T) {
 			t.Fatal(err)
 		}
 		pid := must(strconv.Atoi(strings.TrimSpace(string(text))))
-		enginetest.Eventually(t, "nothing of the helper is left", func() bool { return syscall.Kill(-pid, 0) == syscall.ESRCH })
+		enginetest.Eventually(t, "nothing of the helper is left", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH && syscall.Kill(-pid, 0) == syscall.ESRCH })
 	})
 	t.Run("in the file", func(t *testing.T) {
 		e := newEngine(t, func(c *Config) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,6 +16,9 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/pkg/stdcopy"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -72,7 +77,7 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 	b := &box{daemon: e.daemon, graves: e.graves, held: e.held, name: fmt.Sprintf("%s-%d", e.name, e.number.Add(1)), frames: make(chan frame, 4), over: make(chan struct{}), created: time.Now()}
 	b.stdout, b.stderr = &splitter{box: b}, &splitter{box: b}
 	e.held.hold(b.name) // before it is there: the reaper may look at any moment
-	b.id, err = e.make(ctx, &config, &host, b.name)
+	b.id, err = e.make(ctx, &config, &host, p.platform, b.name)
 	if err != nil {
 		e.held.release(b.name)
 		if cerrdefs.IsNotFound(err) && strings.Contains(err.Error(), anchor) {
@@ -93,7 +98,7 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 	defer cancel()
 	if err := e.daemon.ContainerStart(bounded, b.id, container.StartOptions{}); err != nil {
 		b.discard()
-		return nil, false, e.notStarted(err)
+		return nil, false, e.notStarted(p, err)
 	}
 	b.start = time.Since(begun)
 	return b, false, nil
@@ -101,7 +106,7 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 
 // make makes a container. The daemon makes it also where nobody waits for the answer any more: the call goes on when ctx ends, and
 // what comes of it is removed.
-func (e *Engine) make(ctx context.Context, config *container.Config, host *container.HostConfig, name string) (string, error) {
+func (e *Engine) make(ctx context.Context, config *container.Config, host *container.HostConfig, platform *ocispec.Platform, name string) (string, error) {
 	type answer struct {
 		id  string
 		err error
@@ -110,7 +115,7 @@ func (e *Engine) make(ctx context.Context, config *container.Config, host *conta
 	e.graves.work.Go(func() {
 		bounded, cancel := e.graves.bounded()
 		defer cancel()
-		made, err := e.daemon.ContainerCreate(bounded, config, host, nil, (*ocispec.Platform)(nil), name)
+		made, err := e.daemon.ContainerCreate(bounded, config, host, nil, platform, name)
 		if err != nil && bounded.Err() != nil {
 			err = errSlow
 		}
@@ -144,10 +149,35 @@ func (e *Engine) notMade(err error) error {
 	return e.daemon.unavailable("make the container", err)
 }
 
-// notStarted explains why a container could not be started.
-func (e *Engine) notStarted(err error) error {
+// mountedAt is how runtimes tell which mount failed.
+var mountedAt = regexp.MustCompile(`to rootfs at "([^"]*)"`)
+
+// misplaced is the place of a mount of a plan that the image, or another mount, has no room for; "" where it is not that.
+func (p *plan) misplaced(text string) string {
+	m := mountedAt.FindStringSubmatch(text)
+	if m == nil || !slices.ContainsFunc([]string{"not a directory", "is a directory", "file exists", "read-only file system", "too many levels of symbolic links", "invalid argument"}, func(s string) bool { return strings.Contains(text, s) }) {
+		return "" // as for lack of memory
+	}
+	_, memory := p.host.Tmpfs[m[1]]
+	if !memory && !slices.ContainsFunc(p.host.Mounts, func(one mount.Mount) bool { return one.Target == m[1] }) {
+		return ""
+	}
+	return m[1]
+}
+
+// notStarted explains why a container of a plan could not be started.
+func (e *Engine) notStarted(p *plan, err error) error {
 	text := tidy(err)
+	place := p.misplaced(text)
 	switch {
+	case place != "":
+		return contracts.Errorf(contracts.SpawnFailed, "mounts: the container has no place for what is to be at %s: a file has to lie over a file and a directory over a directory, and what is read-only gets no new ones (%s)", place, text)
+	case len(p.host.Ulimits) > 0 && (strings.Contains(text, "rlimit") || strings.Contains(text, "too many open files") || strings.Contains(text, "cannot allocate memory")):
+		return contracts.Errorf(contracts.Unsupported, "ulimits: with these the Docker daemon at %s cannot start a container: %s", e.daemon.host, text)
+	case strings.Contains(text, "cpu.") && strings.Contains(text, "invalid argument"):
+		return contracts.Errorf(contracts.Unsupported, "cpu_limit: the Docker daemon at %s cannot enforce that little; give it 10m or more (%s)", e.daemon.host, text)
+	case strings.Contains(text, "uids and gids must be in range"):
+		return contracts.Errorf(contracts.SpawnFailed, "user: %s", text)
 	case strings.Contains(text, "unable to find user"), strings.Contains(text, "unable to find group"), strings.Contains(text, "no matching entries in passwd file"):
 		return contracts.Errorf(contracts.SpawnFailed, "user: the image has no such user: %s; write numbers, as 1000:1000", text)
 	case strings.Contains(text, "network") && (strings.Contains(text, "not found") || cerrdefs.IsNotFound(err)):
@@ -265,6 +295,9 @@ func (b *box) broken(ctx context.Context, err error) error {
 		}
 		state = fmt.Sprintf("; it is %s, with exit code %d %s", found.State.Status, found.State.ExitCode, found.State.Error)
 	}
+	if strings.HasSuffix(said, "resource temporarily unavailable") || strings.Contains(said, "increase max user processes") { // what execve and our runtime say
+		return contracts.Errorf(contracts.Unsupported, "ulimits: the user of the tool has more processes on the daemon's machine than nproc lets it have; make it larger, or use pids_limit")
+	}
 	if said != "" {
 		said = ": " + said
 	}
@@ -330,13 +363,33 @@ func (b *box) run(ctx context.Context, grace time.Duration, stdout, stderr io.Wr
 	}
 }
 
-// outOfMemory is what the daemon knows about a container whose first process could not tell.
+// outOfMemory is what the daemon knows about a container whose first process could not tell. Of one that it has removed already only what
+// happened to it is known.
 func (b *box) outOfMemory(ctx context.Context) bool {
 	ctx, cancel := b.daemon.cleaning(ctx)
 	defer cancel()
 	found, err := b.daemon.ContainerInspect(ctx, b.id)
-	return err == nil && found.State != nil && found.State.OOMKilled
+	switch {
+	case err != nil && !cerrdefs.IsNotFound(err):
+		return false
+	case err == nil && found.State != nil && found.State.OOMKilled:
+		return true
+	}
+	ctx, cancel = context.WithTimeout(ctx, mostTelling)
+	defer cancel()
+	happened, failed := b.daemon.Events(ctx, events.ListOptions{
+		Since: "1", Filters: filters.NewArgs(filters.Arg("container", b.id), filters.Arg("event", string(events.ActionOOM)), filters.Arg("event", string(events.ActionDie))),
+	})
+	select {
+	case one := <-happened: // lack of memory comes before the death that it is the cause of
+		return one.Action == events.ActionOOM
+	case <-failed: //nolint:errcheck // that nothing is told is all there is to know
+		return false
+	}
 }
+
+// mostTelling is how long the daemon may take to tell how a container ended whose end its connection told.
+const mostTelling = time.Second
 
 // Labels of what the engine makes.
 const (

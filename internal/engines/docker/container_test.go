@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -217,6 +218,13 @@ func TestSpec(t *testing.T) {
 	t.Run("a limit that the daemon refuses", func(t *testing.T) {
 		refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.MemoryLimit = 1 << 20 }, "out:x"), contracts.Unsupported, "memory")
 	})
+	t.Run("limits with which nothing starts", func(t *testing.T) {
+		for says, limits := range map[string]contracts.Ulimits{"rlimit": {"nofile": {Soft: 1 << 40, Hard: 1 << 40}}, "nproc": {"nproc": {}}, "open files": {"nofile": {Soft: 1, Hard: 1}}} {
+			refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.Ulimits = limits }, "out:x"), contracts.Unsupported, says)
+		}
+		refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.CPULimit = 1 }, "out:x"), contracts.Unsupported, "cpu_limit")
+		refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.User = "99999999999" }, "out:x"), contracts.SpawnFailed, "in range")
+	})
 	t.Run("a network that is not there", func(t *testing.T) {
 		refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.Network = "executor-test-nowhere" }, "out:x"), contracts.Unsupported, "docker network create")
 	})
@@ -269,6 +277,29 @@ func TestLimits(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOutOfMemoryOfRemoved: the daemon may have removed a container before it is asked why that ended.
+func TestOutOfMemoryOfRemoved(t *testing.T) {
+	toolIn(t)
+	e := newEngine(t)
+	for script, want := range map[string]bool{"eat:200M": true, "kill:self:KILL": false} {
+		made := must(world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", script}, Labels: e.labels(roleRun, e.now())},
+			&container.HostConfig{NetworkMode: "none", AutoRemove: true, Resources: container.Resources{Memory: 32 << 20, MemorySwap: 32 << 20}}, nil, nil, ""))
+		gone, failed := world.api.ContainerWait(t.Context(), made.ID, container.WaitConditionRemoved)
+		if err := world.api.ContainerStart(t.Context(), made.ID, container.StartOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-gone:
+		case err := <-failed:
+			t.Fatal(err)
+		}
+		b := &box{daemon: e.daemon, id: made.ID}
+		if got := b.outOfMemory(t.Context()); got != want {
+			t.Errorf("that %s ended for lack of memory is %t", script, got)
+		}
 	}
 }
 
@@ -342,8 +373,13 @@ func TestMounts(t *testing.T) {
 	t.Run("in the dialect of Praxis", func(t *testing.T) {
 		j := parse(t, `{name: a, engine: docker-sdk, base_dir: `+root+`, engineSpec: {image: "`+testImage+`", command: [/bin/testtool, "write:/m/praxis:y", "var:text"], mounts: {./rw: /m, ./ro: /r}}, params: [{name: text, type: string, required: "true"}]}`)
 		j.Args = map[string]any{"text": "raw"}
-		if got := run(t, e, j); got != "raw" {
-			t.Errorf("an argument by its own name is %q", got)
+		var stdout strings.Builder
+		exit, err := e.Run(t.Context(), j, &stdout, io.Discard)
+		if err != nil || stdout.String() != "raw" {
+			t.Errorf("an argument by its own name is %q: %+v, %v", stdout.String(), exit, err)
+		}
+		if len(exit.Notes) != 1 || !strings.Contains(exit.Notes[0], "./ro was read-only") {
+			t.Errorf("the notes are %q; one about the mount that is not written back is right", exit.Notes)
 		}
 		if _, err := os.Stat(root + "/rw/praxis"); err != nil {
 			t.Error(err)
@@ -380,6 +416,26 @@ func TestMounts(t *testing.T) {
 	})
 	t.Run("the place of ours", func(t *testing.T) {
 		refusedWith(t, e, mounting(`{./ro: /.executor}`, "out:x"), contracts.SpawnFailed, "has its place")
+	})
+	t.Run("where the image has a link", func(t *testing.T) {
+		if err := importImage(t.Context(), world.api, "executor-test-link:latest", map[string][]byte{"bin/testtool": must(os.ReadFile(enginetest.Build(t))), "data/file": nil, "m -> data/file": nil}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { removeImage("executor-test-link:latest") })
+		j := mounting(`{./ro/file: /m}`, "read:/m")
+		j.Spec.(*contracts.DockerSpec).Image = "executor-test-link:latest"
+		if got := run(t, e, j); got != "of ro" {
+			t.Errorf("it read %q", got)
+		}
+	})
+	t.Run("no room for it", func(t *testing.T) {
+		if err := os.WriteFile(root+"/ro/one", nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, mounts := range []string{`{./ro/one: /data}`, `{./ro: /bin/testtool}`, `{./ro: /bin/testtool/x}`, `{./ro: /m, ./rw: /m/none}`} {
+			refusedWith(t, e, mounting(mounts, "out:x"), contracts.SpawnFailed, "has no place for")
+		}
+		refusedWith(t, e, with(func(s *contracts.DockerSpec) { s.Tmpfs = contracts.Tmpfs{"/bin/testtool": 0} }), contracts.SpawnFailed, "has no place for")
 	})
 	t.Run("something else at the last moment", func(t *testing.T) {
 		j := mounting(`{./ro: /m}`, "out:x")
@@ -447,6 +503,50 @@ func TestCaches(t *testing.T) {
 	if got := run(t, e, cached("/var/cache/pip", "1000:1000", "read:/var/cache/pip/x", "write:/var/cache/pip/y:z")); got != "kept" {
 		t.Errorf("the cache holds %q", got)
 	}
+	t.Run("in HOME by its path", func(t *testing.T) {
+		if got := run(t, e, cached("/work/.cache/pip", "", "read:$HOME/.cache/pip/x", "write:$HOME/.cache/other:x")); got != "kept" {
+			t.Errorf("the cache holds %q", got)
+		}
+	})
+	t.Run("in a HOME of the host", func(t *testing.T) {
+		root, err := filepath.EvalSymlinks(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range []string{filepath.Dir(root), root} {
+			os.Chmod(dir, 0o755)
+		}
+		for _, dir := range []string{"home", "taken", "taken/.cache", "taken/.cache/pip"} {
+			if err := os.Mkdir(filepath.Join(root, dir), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			os.Chmod(filepath.Join(root, dir), 0o777)
+		}
+		e := newEngine(t, func(c *Config) { c.MountRoots = []string{root + ":rw"} })
+		at := func(dir string, script ...string) *engines.Job {
+			j := cached("~/.cache/pip", "1000:1000", script...)
+			j.Contract.BaseDir, j.Spec.Common().Mounts = root, contracts.Mounts{{Source: dir, Target: "/work", Mode: "rw"}}
+			return j
+		}
+		for range 2 { // the second finds the link of the first
+			if got := run(t, e, at("home", "read:$HOME/.cache/pip/x")); got != "kept" {
+				t.Errorf("the cache holds %q", got)
+			}
+		}
+		info, err := os.Lstat(filepath.Join(root, "home/.cache"))
+		if err != nil || info.Sys().(*syscall.Stat_t).Uid != 1000 {
+			t.Errorf("what was made in the host's directory is %+v, %v", info, err)
+		}
+		j := cached("/m/deep/cache", "1000:1000", "read:/m/deep/cache/x")
+		j.Contract.BaseDir, j.Spec.Common().Mounts = root, contracts.Mounts{{Source: "home", Target: "/m", Mode: "rw"}}
+		if got := run(t, e, j); got != "kept" {
+			t.Errorf("the cache holds %q", got)
+		}
+		if info, err := os.Lstat(filepath.Join(root, "home/deep")); err != nil || info.Sys().(*syscall.Stat_t).Uid != 1000 {
+			t.Errorf("what was made in the host's directory is %+v, %v", info, err)
+		}
+		refusedWith(t, e, at("taken", "out:x"), contracts.SpawnFailed, "/work/.cache/pip is there already")
+	})
 	// One whose maker was killed before tools could write to it, which has things in it already.
 	c, err := world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", "chmod:755:/c"}},
 		&container.HostConfig{NetworkMode: "none", AutoRemove: true, Binds: []string{cacheVolume(name) + ":/c"}}, nil, nil, "")

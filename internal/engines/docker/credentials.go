@@ -1,11 +1,18 @@
 package docker
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
+	"time"
 
 	cliconfig "github.com/docker/cli/cli/config"
+	helpers "github.com/docker/docker-credential-helpers/client"
+	"github.com/docker/docker-credential-helpers/credentials"
 	"github.com/docker/docker/api/types/registry"
 )
 
@@ -27,7 +34,7 @@ func secretsOf(config Config) []string {
 
 // lookUpCredentials reads those of a registry from the docker command's configuration, by its credential helper where one is
 // set. None is no error.
-func lookUpCredentials(dir, host string) (registry.AuthConfig, error) {
+func lookUpCredentials(ctx context.Context, dir, host string) (registry.AuthConfig, error) {
 	file, err := cliconfig.Load(dir)
 	if err != nil {
 		return registry.AuthConfig{}, fmt.Errorf("the credentials of registries in %s: %w", filepath.Join(dir, cliconfig.ConfigFileName), err)
@@ -36,13 +43,50 @@ func lookUpCredentials(dir, host string) (registry.AuthConfig, error) {
 	if host == "docker.io" {
 		key = hub
 	}
+	name, own := file.CredentialHelpers[key]
+	if !own {
+		name = file.CredentialsStore
+	}
+	if name != "" { // what the environment has comes before the helper, what the file has does not
+		file.CredentialHelpers, file.CredentialsStore, file.AuthConfigs = nil, "", nil
+	}
 	auth, err := file.GetAuthConfig(key)
 	if err != nil {
 		return registry.AuthConfig{}, fmt.Errorf("the credentials of %s: %w", host, err)
 	}
-	if auth.Username == "" && auth.Password == "" && auth.Auth == "" && auth.IdentityToken == "" && auth.RegistryToken == "" {
+	found := registry.AuthConfig{Username: auth.Username, Password: auth.Password, Auth: auth.Auth, ServerAddress: auth.ServerAddress,
+		IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken}
+	switch {
+	case auth.Username != "" || auth.Password != "" || auth.Auth != "" || auth.IdentityToken != "" || auth.RegistryToken != "":
+		return found, nil
+	case name == "":
 		return registry.AuthConfig{}, nil
 	}
-	return registry.AuthConfig{Username: auth.Username, Password: auth.Password, Auth: auth.Auth, ServerAddress: auth.ServerAddress,
-		IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken}, nil
+	said, err := helpers.Get(func(args ...string) helpers.Program { return newHelper(ctx, name, args) }, key)
+	switch {
+	case credentials.IsErrCredentialsNotFound(err):
+		return registry.AuthConfig{}, nil
+	case err != nil && ctx.Err() != nil:
+		return registry.AuthConfig{}, fmt.Errorf("the credential helper for %s does not answer", host)
+	case err != nil:
+		return registry.AuthConfig{}, fmt.Errorf("the credentials of %s: %w", host, err)
+	case said.Username == "<token>": // so helpers say that it is none of a user
+		return registry.AuthConfig{IdentityToken: said.Secret, ServerAddress: key}, nil
+	}
+	return registry.AuthConfig{Username: said.Username, Password: said.Secret, ServerAddress: key}, nil
 }
+
+// helper is a credential helper that ends, with all that it started, when nobody waits for it any more. Those of the docker command go on
+// for as long as they hang.
+type helper struct{ *exec.Cmd }
+
+func newHelper(ctx context.Context, name string, args []string) helper {
+	c := exec.CommandContext(ctx, "docker-credential-"+name, args...)
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
+	c.WaitDelay = time.Second // for what has left its group, and holds its output
+	return helper{c}
+}
+
+// Input implements helpers.Program.
+func (h helper) Input(in io.Reader) { h.Stdin = in }

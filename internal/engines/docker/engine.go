@@ -184,6 +184,7 @@ func (e *Engine) run(ctx context.Context, job *engines.Job, images *images, stdo
 		return exit, err
 	}
 	exit.Isolation.Network, exit.Isolation.Limits = p.network, limitsOf(p, info)
+	exit.Notes = e.notes(job.Contract, spec, p, info)
 	request, err := e.request(job, spec, p)
 	if err != nil {
 		return exit, err
@@ -282,7 +283,10 @@ func (e *Engine) obtain(ctx context.Context, job *engines.Job, p *plan, q *boot.
 	if b, err = e.open(ctx, p, labels); err != nil {
 		return nil, used, err
 	}
-	if err := b.prepare(ctx, q); err != nil {
+	if err = b.prepare(ctx, q); err == nil && p.apart {
+		err = p.unchanged()
+	}
+	if err != nil {
 		b.discard()
 		if ctx.Err() != nil {
 			return nil, used, context.Cause(ctx)

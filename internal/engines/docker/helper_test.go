@@ -116,7 +116,7 @@ func toolIn(tb testing.TB) {
 	}
 }
 
-// importImage makes an image of files, all of which are programs.
+// importImage makes an image of files, all of which are programs; one that is called "name -> place" is a link.
 func importImage(ctx context.Context, api *client.Client, name string, files map[string][]byte, changes ...string) error {
 	archive, err := tarText(files)
 	if err != nil {
@@ -144,7 +144,11 @@ func tarText(files map[string][]byte) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for path, text := range files {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o755, Size: int64(len(text))}); err != nil {
+		head := &tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o755, Size: int64(len(text))}
+		if name, to, is := strings.Cut(path, " -> "); is {
+			head = &tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to}
+		}
+		if err := w.WriteHeader(head); err != nil {
 			return nil, err
 		}
 		if _, err := w.Write(text); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,9 +15,12 @@ import (
 	"github.com/distribution/reference"
 	imageapi "github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
+	"github.com/docker/docker/api/types/system"
+	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/jsonmessage"
 	"github.com/docker/go-units"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
@@ -106,7 +110,11 @@ func digestsOf(named reference.Named, more []string) []string {
 func (m *images) inspect(ctx context.Context, named reference.Named, platform string) (*image, []string, error) {
 	ctx, cancel := m.daemon.bounded(ctx)
 	defer cancel()
-	found, err := m.daemon.ImageInspect(ctx, reference.FamiliarString(named))
+	var options []client.ImageInspectOption
+	if wanted := variant(m.daemon.offered(), platform); wanted != nil && versions.GreaterThanOrEqualTo(m.daemon.ClientVersion(), platformAPI) {
+		options = append(options, client.ImageInspectWithPlatform(wanted))
+	}
+	found, err := m.daemon.ImageInspect(ctx, reference.FamiliarString(named), options...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -124,6 +132,19 @@ func (m *images) inspect(ctx context.Context, named reference.Named, platform st
 		}
 	}
 	return got, digests, nil
+}
+
+// From this API on, images can be looked at for another platform than the daemon's.
+const platformAPI = "1.49"
+
+// variant is a platform as the daemon has to be told of it, nil where it has not: where a name may stand for images of several platforms, as
+// in the image store of containerd. Other daemons have one image by a name.
+func variant(info *system.Info, platform string) *ocispec.Platform {
+	if platform == "" || info == nil || !slices.Contains(info.DriverStatus, [2]string{"driver-type", "io.containerd.snapshotter.v1"}) {
+		return nil
+	}
+	parts := append(strings.SplitN(platform, "/", 3), "", "")
+	return &ocispec.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}
 }
 
 func samePlatform(want, os, architecture, variant string) bool {
@@ -322,26 +343,13 @@ func (l *layers) take(m jsonmessage.JSONMessage) {
 
 // credentials are those of the image's registry, "" where there are none, as the API has them.
 func (m *images) credentials(ctx context.Context, named reference.Named) (string, error) {
-	type answer struct {
-		auth registry.AuthConfig
-		err  error
-	}
-	answers := make(chan answer, 1)
-	go func() { // a credential helper is a program, and may hang
-		auth, err := lookUpCredentials(m.config.CredentialsDir, reference.Domain(named))
-		answers <- answer{auth, err}
-	}()
 	ctx, cancel := m.daemon.bounded(ctx)
 	defer cancel()
-	select {
-	case a := <-answers:
-		if a.err != nil || a.auth == (registry.AuthConfig{}) {
-			return "", a.err
-		}
-		return registry.EncodeAuthConfig(a.auth)
-	case <-ctx.Done():
-		return "", errors.New("the credential helper for " + reference.Domain(named) + " does not answer")
+	auth, err := lookUpCredentials(ctx, m.config.CredentialsDir, reference.Domain(named))
+	if err != nil || auth == (registry.AuthConfig{}) {
+		return "", err
 	}
+	return registry.EncodeAuthConfig(auth)
 }
 
 // prePull pulls what the operator wants to have at hand.

@@ -1,11 +1,13 @@
 package docker
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
 	posix "path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +17,8 @@ import (
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/strslice"
 	"github.com/docker/docker/api/types/system"
+	"github.com/docker/docker/api/types/versions"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
@@ -38,19 +42,21 @@ var bootEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=16MiB"}
 // plan is a container as a contract wants it, made of nothing that differs between the runs of the contract: what a run adds is
 // its Request. Containers of the same plan can so be made ahead.
 type plan struct {
-	config  container.Config
-	host    container.HostConfig
-	image   *image
-	caches  []string // names of the volumes
-	mounts  []boot.Mount
-	links   []boot.Link
-	network string // for people
-	timeout time.Duration
+	config   container.Config
+	host     container.HostConfig
+	image    *image
+	platform *ocispec.Platform // nil: the image has but one
+	caches   []string          // names of the volumes
+	mounts   []boot.Mount      // those of the contract, which are the first of host.Mounts
+	links    []boot.Link
+	apart    bool   // the kernel may be another one than that of the executor
+	network  string // for people
+	timeout  time.Duration
 }
 
 // key is the same for the same container. The timeout is part of it: by that a container that was made ahead is known to be overdue.
 func (p *plan) key() string {
-	text, err := json.Marshal([]any{p.config, p.host, p.mounts, p.links, p.timeout})
+	text, err := json.Marshal([]any{p.config, p.host, p.platform, p.mounts, p.links, p.timeout})
 	if err != nil {
 		return "" // of no kind: never ahead
 	}
@@ -59,7 +65,7 @@ func (p *plan) key() string {
 
 // plan works out the container of a contract.
 func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, info *system.Info) (*plan, error) {
-	p := &plan{image: img, network: e.network(spec), timeout: time.Duration(spec.Timeout)}
+	p := &plan{image: img, platform: variant(info, spec.Platform), network: e.network(spec), timeout: time.Duration(spec.Timeout), apart: e.apart(info)}
 	if p.timeout == 0 {
 		p.timeout = time.Duration(contracts.DefaultTimeout)
 	}
@@ -111,21 +117,21 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, 
 		}
 		p.memory(path, size, "mode=1777")
 	}
-	if err := e.placeMounts(p, job.Contract, spec); err != nil {
+	if err := e.placeMounts(p, job.Contract, spec, info); err != nil {
 		return nil, err
 	}
 	p.placeCaches(spec.CacheMounts)
 	return p, nil
 }
 
-// bound is the limit of a contract, else the operator's where the daemon can enforce it; 0: none. What the contract asks for and the
-// daemon cannot was refused before.
+// bound is the limit of a contract, else the operator's, where the daemon can enforce it; 0: none. What the contract asks for and the
+// daemon cannot was refused before, but with best_effort.
 func bound(asked, configured int64, can bool) int64 {
-	if asked > 0 {
-		return asked
-	}
-	if !can {
+	switch {
+	case !can:
 		return 0
+	case asked > 0:
+		return asked
 	}
 	return configured
 }
@@ -194,7 +200,7 @@ func takenBy(target string) string {
 }
 
 // placeMounts adds the contract's mounts.
-func (e *Engine) placeMounts(p *plan, c *contracts.Contract, spec *contracts.DockerSpec) error {
+func (e *Engine) placeMounts(p *plan, c *contracts.Contract, spec *contracts.DockerSpec, info *system.Info) error {
 	for _, m := range spec.Mounts {
 		if place := takenBy(m.Target); place != "" && !strings.HasPrefix(m.Target, "/dev/") {
 			return contracts.Errorf(contracts.SpawnFailed, "mounts: %s has its place in the container already; mount %s elsewhere", place, m.Source)
@@ -223,8 +229,52 @@ func (e *Engine) placeMounts(p *plan, c *contracts.Contract, spec *contracts.Doc
 			return contracts.Errorf(contracts.PolicyDenied, "mounts: %s: %s", m.Source, err)
 		}
 		delete(p.host.Tmpfs, m.Target)
-		p.host.Mounts = append(p.host.Mounts, mount.Mount{Type: mount.TypeBind, Source: source, Target: m.Target, ReadOnly: !writable})
+		bind := mount.Mount{Type: mount.TypeBind, Source: source, Target: m.Target, ReadOnly: !writable}
+		if !writable {
+			bind.BindOptions = e.readOnly(info)
+		}
+		p.host.Mounts = append(p.host.Mounts, bind)
 		p.mounts = append(p.mounts, boot.Mount{Target: m.Target, Dev: dev, Ino: ino})
+	}
+	return nil
+}
+
+// Of a daemon from this API on, a mount can be read-only with all that is mounted below it, where its kernel and runtime can that.
+const recursiveAPI = "1.44"
+
+var kernelText = regexp.MustCompile(`^(\d+)\.(\d+)`)
+
+// readOnly is how a mount is made read-only. Below one that is as usual, other file systems of the host can still be written: where the
+// daemon cannot make them read-only too, they are left out.
+func (e *Engine) readOnly(info *system.Info) *mount.BindOptions {
+	var features struct {
+		MountOptions []string `json:"mountOptions"`
+	}
+	// A runtime that says nothing, or what cannot be read, has none.
+	_ = json.Unmarshal([]byte(info.Runtimes[cmp.Or(e.config.Runtime, info.DefaultRuntime)].Status["org.opencontainers.runtime-spec.features"]), &features)
+	recursive := slices.Contains(features.MountOptions, "rro") && versions.GreaterThanOrEqualTo(e.daemon.ClientVersion(), recursiveAPI)
+	if m := kernelText.FindStringSubmatch(info.KernelVersion); m == nil || versions.LessThan(m[0], "5.12") {
+		recursive = false
+	}
+	return &mount.BindOptions{NonRecursive: !recursive, ReadOnlyForceRecursive: recursive}
+}
+
+// ordinary are the programs of runtimes whose containers have the kernel of the machine.
+var ordinary = []string{"runc", "crun", "youki", "nvidia-container-runtime", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux"}
+
+// apart reports whether containers may have a kernel of their own (gVisor, Kata), which numbers files in its own way.
+func (e *Engine) apart(info *system.Info) bool {
+	name := cmp.Or(e.config.Runtime, info.DefaultRuntime)
+	return name != "" && !slices.Contains(ordinary, posix.Base(cmp.Or(info.Runtimes[name].Path, info.Runtimes[name].Type, name)))
+}
+
+// unchanged looks whether what a container has mounted is still in its place. That is less than what the first process finds out, which sees
+// what was mounted, but all there is to see from outside.
+func (p *plan) unchanged() error {
+	for i, m := range p.mounts {
+		if dev, ino, err := identity(p.host.Mounts[i].Source); err != nil || dev != m.Dev || ino != m.Ino {
+			return contracts.Errorf(contracts.PolicyDenied, "mounts: %s is not what was looked at; something changed it meanwhile", p.host.Mounts[i].Source)
+		}
 	}
 	return nil
 }
@@ -239,14 +289,27 @@ func (e *Engine) socket(c *contracts.Contract, m contracts.Mount) (string, bool)
 	return source, err == nil && e.config.DockerSocket && socketOf(source)
 }
 
-// placeCaches adds named volumes. One below HOME is reached by a link: the daemon would make the directories above it root's.
+// inHome is a path of a contract's cache, with ~ for HOME however that was written.
+func inHome(path string) string {
+	if below, is := strings.CutPrefix(path, home+"/"); is {
+		return "~/" + below
+	}
+	return path
+}
+
+// placeCaches adds named volumes. One below HOME, or below a directory of the host, is reached by a link: the daemon would make the
+// directories above it root's.
 func (p *plan) placeCaches(list contracts.CacheMounts) {
 	for _, cache := range list {
 		volume := cacheVolume(cache.Name)
 		target := cache.Path
-		if below, inHome := strings.CutPrefix(target, "~/"); inHome {
+		if below, is := strings.CutPrefix(inHome(target), "~/"); is {
+			target = posix.Join(home, below)
+		}
+		if slices.ContainsFunc(append(slices.Clone(p.mounts), boot.Mount{Target: home}), func(m boot.Mount) bool { return strings.HasPrefix(target, m.Target+"/") }) {
+			at := target
 			target = posix.Join(caches, cache.Name)
-			p.links = append(p.links, boot.Link{Path: posix.Join(home, below), Target: target})
+			p.links = append(p.links, boot.Link{Path: at, Target: target})
 		}
 		if !slices.ContainsFunc(p.host.Mounts, func(m mount.Mount) bool { return m.Target == target }) {
 			delete(p.host.Tmpfs, target)
@@ -298,6 +361,9 @@ func (e *Engine) request(job *engines.Job, spec *contracts.DockerSpec, p *plan) 
 	q := &boot.Request{
 		Mark: newMark(), Env: env, Argv: argv, Dir: directory(spec.Cwd, p.image.dir), ArgsFile: argsFile, ArgsText: text,
 		Grace: e.config.KillGrace, NoRoot: !e.config.Root && !spec.Privileged, Mounts: p.mounts, Links: p.links, Stdin: job.Stdin,
+	}
+	if p.apart {
+		q.Kernel = boot.Kernel()
 	}
 	return q, fits(argv, env)
 }
@@ -366,7 +432,8 @@ func (e *Engine) cannot(spec *contracts.DockerSpec, info *system.Info) (list []s
 	}
 	for i, one := range spec.CacheMounts {
 		for j, other := range spec.CacheMounts {
-			if i != j && (one.Path == other.Path || strings.HasPrefix(one.Path, "~/") && strings.HasPrefix(one.Path+"/", other.Path+"/")) {
+			a, b := inHome(one.Path), inHome(other.Path)
+			if i != j && (a == b || strings.HasPrefix(a, "~/") && strings.HasPrefix(a+"/", b+"/")) {
 				all["caches at the same place, or in one another"] = true
 			}
 		}
@@ -377,9 +444,9 @@ func (e *Engine) cannot(spec *contracts.DockerSpec, info *system.Info) (list []s
 	if info != nil {
 		_, nvidia := info.Runtimes["nvidia"]
 		_, runtime := info.Runtimes[e.config.Runtime]
-		all["memory_limit (it has no memory controller)"] = spec.MemoryLimit > 0 && !info.MemoryLimit
-		all["cpu_limit (it has no cpu controller)"] = spec.CPULimit > 0 && !info.CPUCfsQuota
-		all["pids_limit (it has no pids controller)"] = spec.PidsLimit > 0 && !info.PidsLimit
+		for _, limit := range unenforced(spec, info) {
+			all[limit] = !spec.BestEffort
+		}
 		all["gpus (it has no nvidia runtime and no CDI devices)"] = spec.GPUs != "" && !nvidia && len(info.CDISpecDirs) == 0
 		all["the runtime "+e.config.Runtime] = e.config.Runtime != "" && !runtime
 	}
@@ -392,13 +459,47 @@ func (e *Engine) cannot(spec *contracts.DockerSpec, info *system.Info) (list []s
 	return list
 }
 
+// unenforced lists the limits of a spec that this daemon cannot enforce.
+func unenforced(spec *contracts.DockerSpec, info *system.Info) (list []string) {
+	if spec.MemoryLimit > 0 && !info.MemoryLimit {
+		list = append(list, "memory_limit (it has no memory controller)")
+	}
+	if spec.CPULimit > 0 && !info.CPUCfsQuota {
+		list = append(list, "cpu_limit (it has no cpu controller)")
+	}
+	if spec.PidsLimit > 0 && !info.PidsLimit {
+		list = append(list, "pids_limit (it has no pids controller)")
+	}
+	return list
+}
+
+// notes says what is not as the contract asked, or as its reader would expect.
+func (e *Engine) notes(c *contracts.Contract, spec *contracts.DockerSpec, p *plan, info *system.Info) (notes []string) {
+	if list := unenforced(spec, info); len(list) > 0 {
+		notes = append(notes, fmt.Sprintf("not enforced by the Docker daemon at %s (best_effort): %s", e.daemon.host, strings.Join(list, ", ")))
+	}
+	if spec.MemoryLimit > 0 && p.host.Memory > 0 && !info.SwapLimit {
+		notes = append(notes, fmt.Sprintf("memory_limit: the tool may have used swap beside it, which the Docker daemon at %s cannot limit", e.daemon.host))
+	}
+	for _, m := range spec.Mounts {
+		if c.Praxis && m.Mode == "" && slices.ContainsFunc(p.host.Mounts, func(one mount.Mount) bool { return one.Target == m.Target && one.ReadOnly }) {
+			notes = append(notes, fmt.Sprintf("mounts: %s was read-only, as policy.mounts does not have it with :rw; Praxis wrote it back", m.Source))
+		}
+	}
+	return notes
+}
+
 // refuse is nil where a spec can be done.
 func (e *Engine) refuse(spec *contracts.DockerSpec, info *system.Info) error {
 	cannot := e.cannot(spec, info)
 	if len(cannot) == 0 {
 		return nil
 	}
-	return contracts.Errorf(contracts.Unsupported, "the Docker engine cannot do or enforce %s with the daemon at %s; leave that out or use an executor whose daemon can", strings.Join(cannot, ", "), e.daemon.host)
+	mend := "leave that out or use an executor whose daemon can"
+	if info != nil && len(unenforced(spec, info)) == len(cannot) {
+		mend += ", or let it run without by best_effort: true"
+	}
+	return contracts.Errorf(contracts.Unsupported, "the Docker engine cannot do or enforce %s with the daemon at %s; %s", strings.Join(cannot, ", "), e.daemon.host, mend)
 }
 
 // deadline is when a container has no business to be there any more, whatever became of its executor.

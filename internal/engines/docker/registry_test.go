@@ -12,8 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -336,6 +338,27 @@ func TestCredentials(t *testing.T) {
 		})
 		run(t, e, of(image, "out:x"))
 		world.api.ImageRemove(t.Context(), image, imageapi.RemoveOptions{Force: true})
+	})
+	t.Run("a helper that hangs", func(t *testing.T) {
+		bin := t.TempDir()
+		script := "#!/bin/sh\necho $$ > " + bin + "/pid\nsleep 1000\n" // which it waits for
+		if err := os.WriteFile(filepath.Join(bin, "docker-credential-executor-test-hangs"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+		e := newEngine(t, func(c *Config) {
+			c.CallTimeout = 2 * time.Second
+			c.CredentialsDir = config(t, map[string]any{"credHelpers": map[string]string{r.host: "executor-test-hangs"}})
+		})
+		quick(t, "a run whose helper hangs", 10*time.Second, func() {
+			refusedWith(t, e, of(image, "out:x"), contracts.ImageUnavailable, "does not answer")
+		})
+		text, err := os.ReadFile(bin + "/pid")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid := must(strconv.Atoi(strings.TrimSpace(string(text))))
+		enginetest.Eventually(t, "nothing of the helper is left", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH && syscall.Kill(-pid, 0) == syscall.ESRCH })
 	})
 	t.Run("in the file", func(t *testing.T) {
 		e := newEngine(t, func(c *Config) {

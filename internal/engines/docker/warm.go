@@ -12,8 +12,8 @@ import (
 // differs between the runs of a contract; what it is itself, image, user, mounts, limits, network, is its plan. So a run finds in
 // it exactly what it would find in one that was made for it, and as it serves one run and is removed, nothing of another.
 //
-// How many there are of a kind is learnt from use: as many as there were runs of it at a time lately. What is not used for a
-// while goes.
+// How many there are of a kind is learnt from use: as many as there were runs of it at a time lately, which is between once and twice
+// MaxAge. What is not used for a while goes.
 type warm struct {
 	engine *Engine
 	most   Warm
@@ -32,7 +32,9 @@ type kind struct {
 	waiting []*box // the oldest first
 	making  int
 	busy    int // runs
-	wanted  int // the most runs at a time, lately
+	peak    int // the most runs at a time since the time after it
+	since   time.Time
+	before  int // the peak of the time before that
 	used    time.Time
 	failed  time.Time // when one could not be made
 }
@@ -48,9 +50,9 @@ func newWarm(e *Engine, most Warm) *warm {
 }
 
 // serves reports whether containers of a plan are made ahead. None that has rights over the host waits for something to do, and
-// none holds a device that others could use.
+// none holds a device that others could use. Where the first process cannot tell what was mounted, that has to have happened just now.
 func (w *warm) serves(p *plan) bool {
-	return w.most.Each > 0 && w.most.Total > 0 && !p.host.Privileged && len(p.host.DeviceRequests) == 0
+	return w.most.Each > 0 && w.most.Total > 0 && !p.host.Privileged && len(p.host.DeviceRequests) == 0 && (!p.apart || len(p.mounts) == 0)
 }
 
 // take begins a run of a plan. It returns a container that waits for it, nil where there is none, and what ends the run's use.
@@ -63,12 +65,12 @@ func (w *warm) take(p *plan) (*box, func()) {
 	defer w.mu.Unlock()
 	k := w.kinds[key]
 	if k == nil {
-		k = &kind{plan: p}
+		k = &kind{plan: p, since: time.Now()}
 		w.kinds[key] = k
 	}
 	k.busy++
 	k.used = time.Now()
-	k.wanted = max(k.wanted, k.busy)
+	k.peak = max(k.peak, k.busy)
 	var b *box
 	for b == nil && len(k.waiting) > 0 {
 		b, k.waiting = k.waiting[0], k.waiting[1:]
@@ -87,9 +89,12 @@ func (w *warm) take(p *plan) (*box, func()) {
 	}
 }
 
+// wanted is how many of a kind are to wait. The lock is held.
+func (w *warm) wanted(k *kind) int { return min(max(k.peak, k.before), w.most.Each) }
+
 // fill makes what is missing of a kind, in the background. The lock is held.
 func (w *warm) fill(k *kind) {
-	for !w.closed && len(k.waiting)+k.making < min(k.wanted, w.most.Each) && time.Since(k.failed) > w.most.MaxAge/10 {
+	for !w.closed && len(k.waiting)+k.making < w.wanted(k) && time.Since(k.failed) > w.most.MaxAge/10 {
 		if w.total >= w.most.Total && !w.evict(k) {
 			return
 		}
@@ -178,6 +183,12 @@ func (w *warm) age() {
 			if b := k.waiting[i]; unused || b.dead() || time.Since(b.created) > w.most.MaxAge {
 				w.drop(k, i)
 			}
+		}
+		if time.Since(k.since) > w.most.MaxAge {
+			k.before, k.peak, k.since = k.peak, k.busy, time.Now()
+		}
+		for len(k.waiting) > w.wanted(k) {
+			w.drop(k, 0)
 		}
 		switch {
 		case unused && k.making == 0:

@@ -44,7 +44,7 @@ func TestAheadIsTheSame(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got [2]string
 			for i, e := range []*Engine{newEngine(t), ahead(t)} {
-				for range 2 { // of those made ahead the first is not yet
+				for n := range 2 { // of those made ahead the first is not yet
 					j := with(func(s *contracts.DockerSpec) {
 						s.Env, s.MemoryLimit, s.Ulimits = contracts.Variables{"A": "b"}, 64<<20, contracts.Ulimits{"nofile": {Soft: 500, Hard: 600}}
 					}, script...)
@@ -55,6 +55,9 @@ func TestAheadIsTheSame(t *testing.T) {
 						t.Fatalf("%+v, %v", exit, err)
 					}
 					got[i] = stdout.String()
+					if was := exit.Stages == (engines.Stages{}); was != (i == 1 && n == 1) {
+						t.Errorf("engine %d, run %d: that it had a container made ahead is %t", i, n, was)
+					}
 					if i == 1 {
 						awaitWarm(t, e)
 					}
@@ -167,6 +170,29 @@ func TestAheadBounds(t *testing.T) {
 		enginetest.Eventually(t, "none waits", func() bool { e.warm.mu.Lock(); defer e.warm.mu.Unlock(); return len(e.warm.kinds) == 0 })
 		enginetest.Eventually(t, "none is there", func() bool {
 			return !slices.ContainsFunc(leftOf(world.api, e.name), func(s string) bool { return strings.Contains(s, roleWarm) })
+		})
+	})
+	t.Run("fewer where fewer are used", func(t *testing.T) {
+		e := ahead(t, func(c *Config) { c.Warm.Each, c.Warm.MaxAge = 3, time.Second })
+		var group sync.WaitGroup
+		for range 3 {
+			group.Go(func() { run(t, e, kind(0, "sleep:300ms")) })
+		}
+		group.Wait()
+		wanted := func() int {
+			e.warm.mu.Lock()
+			defer e.warm.mu.Unlock()
+			for _, k := range e.warm.kinds {
+				return e.warm.wanted(k)
+			}
+			return 0
+		}
+		if n := wanted(); n < 2 {
+			t.Errorf("after several runs at a time %d are wanted", n)
+		}
+		enginetest.Eventually(t, "one is wanted, and one waits", func() bool {
+			run(t, e, kind(0, "out:x"))
+			return wanted() == 1 && e.warm.waits() <= 1
 		})
 	})
 	t.Run("none with rights over the host", func(t *testing.T) {

@@ -137,9 +137,10 @@ func (b *boot) prepare() *Refusal {
 	if q.NoRoot && os.Geteuid() == 0 {
 		return &Refusal{Denied: true, Message: "the user of the image or contract is root, which is not allowed on this executor; its operator can allow it by policy.root, or the contract name another user"}
 	}
+	same := q.Kernel == "" || q.Kernel == Kernel()
 	for _, m := range q.Mounts {
-		var stat unix.Stat_t
-		if err := unix.Lstat(m.Target, &stat); err != nil || stat.Ino != m.Ino || stat.Dev != m.Dev {
+		var stat unix.Stat_t // of what the tool will find: the place may be a link of the image
+		if err := unix.Stat(m.Target, &stat); err != nil || same && (stat.Ino != m.Ino || stat.Dev != m.Dev) {
 			return &Refusal{Denied: true, Message: fmt.Sprintf("mounts: what is at %s in the container is not what was looked at; something changed it meanwhile, or the daemon sees another file system than this executor", m.Target)}
 		}
 	}
@@ -153,11 +154,7 @@ func (b *boot) prepare() *Refusal {
 		}
 	}
 	for _, l := range q.Links {
-		err := os.MkdirAll(filepath.Dir(l.Path), 0o700)
-		if err == nil {
-			err = os.Symlink(l.Target, l.Path)
-		}
-		if err != nil {
+		if err := link(l); err != nil {
 			return &Refusal{Message: fmt.Sprintf("cache_mounts: %s", err)}
 		}
 	}
@@ -169,6 +166,21 @@ func (b *boot) prepare() *Refusal {
 	}
 	q.ArgsText, q.Stdin = nil, nil
 	return nil
+}
+
+// link makes a link. One that an earlier run left, in a directory of the host that is mounted there, is as good.
+func link(l Link) error {
+	if err := os.MkdirAll(filepath.Dir(l.Path), 0o700); err != nil {
+		return err
+	}
+	err := os.Symlink(l.Target, l.Path)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if to, err := os.Readlink(l.Path); err == nil && to == l.Target {
+		return nil
+	}
+	return fmt.Errorf("%s is there already, in what is mounted; put the cache elsewhere, or remove it", l.Path)
 }
 
 // enter makes a directory that of this process, and so of the tool.

@@ -14,10 +14,12 @@
 package boot
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 )
 
@@ -67,6 +69,7 @@ type Request struct {
 	ArgsText []byte
 	Grace    time.Duration // between Term and the end
 	NoRoot   bool          // refuse where the process is root
+	Kernel   string        // that of the executor, as Kernel says; "": that of the container is the same
 	Mounts   []Mount
 	Links    []Link
 	Stdin    []byte
@@ -76,10 +79,19 @@ type Request struct {
 type Link struct{ Path, Target string }
 
 // Mount is a file or directory that has to be at a place of the container: what the executor looked at, and nothing that was
-// put in its stead meanwhile.
+// put in its stead meanwhile. Numbers tell that of the same kernel alone; another one has its own.
 type Mount struct {
 	Target   string
 	Dev, Ino uint64
+}
+
+// Kernel is what tells the running kernel from all others, "" where nothing does.
+func Kernel() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(id))
 }
 
 // Refusal says why a tool cannot be started.
@@ -192,6 +204,7 @@ func (q *Request) Encode() []byte {
 	w.bytes(q.ArgsText)
 	w.number(uint64(q.Grace))
 	w.flag(q.NoRoot)
+	w.text(q.Kernel)
 	w.number(uint64(len(q.Mounts)))
 	for _, m := range q.Mounts {
 		w.text(m.Target)
@@ -226,7 +239,7 @@ func ReadRequest(from io.Reader) (*Request, error) {
 
 func decodeRequest(b []byte) (*Request, error) {
 	r := reader{b: b}
-	q := &Request{Mark: r.bytes(), Env: r.list(), Argv: r.list(), Dir: r.text(), ArgsFile: r.text(), ArgsText: r.bytes(), Grace: time.Duration(r.number()), NoRoot: r.flag()}
+	q := &Request{Mark: r.bytes(), Env: r.list(), Argv: r.list(), Dir: r.text(), ArgsFile: r.text(), ArgsText: r.bytes(), Grace: time.Duration(r.number()), NoRoot: r.flag(), Kernel: r.text()}
 	q.Mounts = make([]Mount, r.count())
 	for i := range q.Mounts {
 		q.Mounts[i] = Mount{Target: r.text(), Dev: r.number(), Ino: r.number()}

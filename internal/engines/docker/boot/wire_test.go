@@ -8,7 +8,7 @@ import (
 )
 
 var full = Request{
-	Mark: bytes.Repeat([]byte{MarkFirst}, MarkSize), Env: []string{"A=b", ""}, Argv: []string{"a", "\xff\x00"}, Dir: "/d", ArgsFile: "/a", ArgsText: []byte("{}"), Grace: time.Second, NoRoot: true,
+	Mark: bytes.Repeat([]byte{MarkFirst}, MarkSize), Env: []string{"A=b", ""}, Argv: []string{"a", "\xff\x00"}, Dir: "/d", ArgsFile: "/a", ArgsText: []byte("{}"), Grace: time.Second, NoRoot: true, Kernel: "k",
 	Mounts: []Mount{{"/m", 1, 1 << 63}}, Links: []Link{{"/l", "t"}}, Stdin: []byte{0, 1},
 }
 

@@ -1,0 +1,231 @@
+package docker
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/system"
+	"github.com/docker/docker/client"
+	"github.com/rs/zerolog"
+
+	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
+	"github.com/praxis-sdk/executor/internal/engines/docker/boot"
+)
+
+// TestReadOnly: which daemons make a mount read-only with all below it, and which leave out what is below.
+func TestReadOnly(t *testing.T) {
+	const features = `{"mountOptions":["ro","rro"]}`
+	for name, c := range map[string]struct {
+		api, kernel, features string
+		recursive             bool
+	}{
+		"new": {"1.44", "6.1.0-28-amd64", features, true}, "newer": {"1.51", "5.12", features, true},
+		"old daemon": {"1.43", "6.1.0", features, false}, "old kernel": {"1.44", "5.4.0", features, false}, "no kernel": {"1.44", "", features, false},
+		"a runtime that cannot": {"1.44", "6.1.0", `{"mountOptions":["ro"]}`, false}, "a runtime that says nothing": {"1.44", "6.1.0", "", false},
+	} {
+		api, err := client.NewClientWithOpts(client.WithVersion(c.api))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &Engine{daemon: &daemon{Client: api}}
+		info := &system.Info{KernelVersion: c.kernel, DefaultRuntime: "runc", Runtimes: map[string]system.RuntimeWithStatus{"runc": {Status: map[string]string{"org.opencontainers.runtime-spec.features": c.features}}}}
+		if got := e.readOnly(info); got.ReadOnlyForceRecursive != c.recursive || got.NonRecursive == c.recursive {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// TestMountBelowReadOnly: what the host has mounted below a read-only mount cannot be written either.
+func TestMountBelowReadOnly(t *testing.T) {
+	toolIn(t)
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Dir(root), root} {
+		os.Chmod(dir, 0o755)
+	}
+	below := filepath.Join(root, "below")
+	if err := os.Mkdir(below, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(below, 0o777)
+	mountMemory(t, below)
+	e := newEngine(t, func(c *Config) { c.MountRoots = []string{root} })
+	j := parse(t, `{name: a, engine: docker, base_dir: `+root+`, engine_spec: {image: "`+testImage+`", command: [/bin/testtool, "write:/m/below/x:y"], mounts: {./: /m}}}`)
+	exit, err := e.Run(t.Context(), j, io.Discard, io.Discard)
+	if err != nil || exit.Code == 0 {
+		t.Errorf("a tool that writes below a read-only mount ends with %+v, %v", exit, err)
+	}
+	if _, err := os.Stat(below + "/x"); err == nil {
+		t.Error("the file is there")
+	}
+}
+
+// TestBestEffort: limits that the daemon cannot enforce are refused, or left out where the contract lets them be, which the result says.
+func TestBestEffort(t *testing.T) {
+	toolIn(t)
+	e := newEngine(t)
+	if err := e.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	weak := func(change func(*system.Info)) {
+		info, err := e.daemon.look(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(info)
+	}
+	limited := func(best bool) *engines.Job {
+		return with(func(s *contracts.DockerSpec) {
+			s.MemoryLimit, s.CPULimit, s.PidsLimit, s.BestEffort = 64<<20, 500, 50, best
+		}, "out:x")
+	}
+	weak(func(i *system.Info) {
+		i.MemoryLimit, i.CPUCfsQuota, i.PidsLimit, i.SwapLimit = false, false, false, false
+	})
+	refusedWith(t, e, limited(false), contracts.Unsupported, "best_effort")
+	exit, err := e.Run(t.Context(), limited(true), io.Discard, io.Discard)
+	if err != nil || exit.Code != 0 || exit.Isolation.Limits != "none" || len(exit.Notes) != 1 || !strings.Contains(exit.Notes[0], "memory_limit") || !strings.Contains(exit.Notes[0], "cpu_limit") || !strings.Contains(exit.Notes[0], "pids_limit") {
+		t.Errorf("without any controller: %+v, %v", exit, err)
+	}
+	j := limited(true)
+	j.Spec.Common().Network = "container:x" // which is no limit
+	refusedWith(t, e, j, contracts.Unsupported, "that of another container")
+	weak(func(i *system.Info) { i.CPUCfsQuota = false })
+	h := inspected(t, e, limited(true)).HostConfig
+	if h.NanoCPUs != 0 || h.Memory != 64<<20 || h.MemorySwap != 64<<20 || h.PidsLimit == nil || *h.PidsLimit != 50+boot.Threads {
+		t.Errorf("without a controller for processors: %+v", h.Resources)
+	}
+	weak(func(i *system.Info) { i.SwapLimit = false })
+	exit, err = e.Run(t.Context(), limited(false), io.Discard, io.Discard)
+	if err != nil || exit.Code != 0 || len(exit.Notes) != 1 || !strings.Contains(exit.Notes[0], "swap") {
+		t.Errorf("where swap cannot be limited: %+v, %v", exit, err)
+	}
+	weak(func(*system.Info) {})
+	if exit, err = e.Run(t.Context(), limited(true), io.Discard, io.Discard); err != nil || len(exit.Notes) > 0 {
+		t.Errorf("with all: %+v, %v", exit, err)
+	}
+}
+
+// TestApart: under which runtimes containers may have a kernel of their own.
+func TestApart(t *testing.T) {
+	info := &system.Info{DefaultRuntime: "runc", Runtimes: map[string]system.RuntimeWithStatus{
+		"runc": {Runtime: system.Runtime{Path: "runc"}}, "mine": {Runtime: system.Runtime{Path: "/usr/local/bin/crun"}}, "gvisor": {Runtime: system.Runtime{Path: "/usr/local/bin/runsc"}}, "vm": {Runtime: system.Runtime{Type: "io.containerd.kata.v2"}},
+	}}
+	for runtime, want := range map[string]bool{"": false, "runc": false, "mine": false, "gvisor": true, "vm": true, "io.containerd.runc.v2": false, "io.containerd.kata.v2": true} {
+		if got := (&Engine{config: Config{Runtime: runtime}}).apart(info); got != want {
+			t.Errorf("that %q is apart is %t", runtime, got)
+		}
+	}
+}
+
+// TestMountsApart: where the numbers of files say nothing inside, what is mounted is looked at from outside.
+func TestMountsApart(t *testing.T) {
+	toolIn(t)
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Dir(root), root} {
+		os.Chmod(dir, 0o755)
+	}
+	if err := os.Mkdir(root+"/m", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	e := newEngine(t, func(c *Config) { c.MountRoots = []string{root} })
+	j := parse(t, `{name: a, engine: docker, base_dir: `+root+`, engine_spec: {image: "`+testImage+`", command: [/bin/testtool, "ls:/m"], mounts: {./m: /m}}}`)
+	if err := e.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	info, err := e.daemon.look(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, _, err := e.images.get(t.Context(), testImage, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := e.plan(j, j.Spec.(*contracts.DockerSpec), img, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.apart = true
+	if err := p.unchanged(); err != nil {
+		t.Error(err)
+	}
+	if (&warm{most: Default().Warm}).serves(p) {
+		t.Error("containers with mounts that nobody can tell are made ahead")
+	}
+	if err := os.Rename(root+"/m", root+"/was"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(root+"/m", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	q, err := e.request(j, j.Spec.(*contracts.DockerSpec), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Kernel = "another"
+	_, used, err := e.obtain(t.Context(), j, p, q)
+	used()
+	if got := contracts.AsError(err); err == nil || got.Code != contracts.PolicyDenied {
+		t.Errorf("a directory that was replaced is mounted: %v", err)
+	}
+}
+
+// TestPlatformOfMany: where a name stands for the images of several platforms, the daemon is told which.
+func TestPlatformOfMany(t *testing.T) {
+	var asked []string
+	daemonOf := func(driver string) *daemon {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set("Api-Version", platformAPI)
+			asked = append(asked, q.URL.Query().Get("platform"))
+			switch {
+			case strings.HasSuffix(q.URL.Path, "/containers/create"):
+				w.WriteHeader(http.StatusCreated)
+				io.WriteString(w, `{"Id":"made"}`)
+			case q.URL.Query().Has("platform"):
+				io.WriteString(w, `{"Id":"sha256:1","Os":"linux","Architecture":"arm64","Variant":"v8"}`)
+			default:
+				io.WriteString(w, `{"Id":"sha256:1","Os":"linux","Architecture":"amd64"}`)
+			}
+		}))
+		t.Cleanup(server.Close)
+		d, err := connect(Config{Host: "tcp://" + server.Listener.Addr().String(), CallTimeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		d.info = &system.Info{DriverStatus: [][2]string{{"driver-type", driver}}}
+		d.NegotiateAPIVersion(t.Context())
+		asked = nil
+		return d
+	}
+	named := must(engines.ImageName("python"))
+	many := daemonOf("io.containerd.snapshotter.v1")
+	if _, _, err := newImages(many, Config{}).inspect(t.Context(), named, "linux/arm64"); err != nil || len(asked) != 1 || asked[0] != `{"architecture":"arm64","os":"linux"}` {
+		t.Errorf("%q, %v", asked, err)
+	}
+	e := &Engine{daemon: many, graves: newGraves(many, zerolog.Nop())}
+	if id, err := e.make(t.Context(), &container.Config{}, &container.HostConfig{}, variant(many.info, "linux/arm64/v8"), "name"); err != nil || id != "made" || asked[len(asked)-1] != "linux/arm64/v8" {
+		t.Errorf("%q, %q, %v", id, asked, err)
+	}
+	if got := variant(many.info, ""); got != nil {
+		t.Errorf("without a platform it is told of %v", got)
+	}
+	one := daemonOf("overlay2")
+	if _, _, err := newImages(one, Config{}).inspect(t.Context(), named, "linux/arm64"); !cerrdefs.IsNotFound(err) || len(asked) != 1 || asked[0] != "" {
+		t.Errorf("%q, %v", asked, err)
+	}
+}

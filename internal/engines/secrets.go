@@ -36,6 +36,18 @@ func below(dir, path string) bool {
 	return err == nil && filepath.IsLocal(rest)
 }
 
+// SecretInMount is an error where what is mounted is a secret, lies in one or holds one; named is how the contract has it. Nothing can be
+// put over a secret as in a sandbox: an engine in a daemon takes what is there.
+func SecretInMount(secrets []string, named, source string) error {
+	if secret := WithinSecret(secrets, source); secret != "" {
+		return SecretError("mounts: "+named, secret)
+	}
+	if secret := HoldsSecret(secrets, source); secret != "" {
+		return contracts.Errorf(contracts.PolicyDenied, "mounts: %s holds what is the executor's own (%s): no tool sees that; mount a directory in it that does not, or keep what tools need in another place", named, secret)
+	}
+	return nil
+}
+
 // SecretError refuses to show what is, or lies in, a secret.
 func SecretError(what, secret string) error {
 	return contracts.Errorf(contracts.PolicyDenied, "%s is the executor's own, or lies in what is (%s): no tool sees that; keep what tools need in another place", what, secret)

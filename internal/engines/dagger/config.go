@@ -30,6 +30,8 @@ type Config struct {
 	Root bool
 	// MountRoots are where contracts may have mounts (policy.mounts).
 	MountRoots []string
+	// Secrets are files and directories of which no mount shows anything, beside the credentials that the dagger program uses.
+	Secrets []string
 	// DataDir is where output and changed files pass through that are too large for memory.
 	DataDir string
 	// Program stands beside the tool in its container: a static program for Linux that calls inside.Main. "": this one.

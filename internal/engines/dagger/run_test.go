@@ -370,6 +370,33 @@ func testMounts(t *testing.T, w world) {
 	refusedWith(t, r, contracts.PolicyDenied, "policy.mounts")
 }
 
+// TestSecretsInMounts: no mount shows what is the executor's own, nor what the dagger program has credentials from.
+func TestSecretsInMounts(t *testing.T) {
+	root := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", root+"/config")
+	for _, dir := range []string{"in/own/deep", "in/beside", "config/dagger"} {
+		do(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
+	do(t, os.WriteFile(root+"/in/own/deep/key", nil, 0o600))
+	do(t, os.WriteFile(root+"/in/beside/file", []byte("beside"), 0o644))
+	do(t, os.Symlink(root+"/in/own", root+"/in/link"))
+	_, e := double(t, daggertest.Options{}, Config{MountRoots: []string{root + ":rw"}, Secrets: []string{root + "/in/link", root + "/nowhere"}})
+	mounting := func(source, mode string, script ...string) ended {
+		return run(t, e, job(specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: source, Target: "/m", Mode: mode}}}), script...))
+	}
+	for source, says := range map[string]string{
+		"/in/own": "is the executor's own", "/in/link": "is the executor's own", "/in/own/deep": "lies in what is", "/in/own/deep/key": "lies in what is",
+		"/in": "holds what is the executor's own", "": "holds what is the executor's own", "/config/dagger": "is the executor's own",
+	} {
+		for _, mode := range []string{"ro", "rw"} {
+			refusedWith(t, mounting(root+source, mode, "out:x"), contracts.PolicyDenied, says)
+		}
+	}
+	if got := succeeded(t, mounting(root+"/in/beside", "rw", "read:/m/file")).stdout; got != "beside" {
+		t.Errorf("it read %q beside them", got)
+	}
+}
+
 // TestLinksOutOfMounts: what a tool brings back is written below its mount, whatever links lie there.
 func TestLinksOutOfMounts(t *testing.T) { worlds(t, testLinksOutOfMounts) }
 

@@ -69,5 +69,6 @@ var (
 	drainTimeout   = 5 * time.Second        // for the last output of a run that was stopped
 	drainQuiet     = 300 * time.Millisecond // without output, after which that is taken for all
 	stalled        = 2 * time.Second        // after the end of a run without any output, the rest is asked for
+	keepFacts      = time.Minute            // what was seen in an image
 	pullNotice     = time.Second            // a start that takes longer is told
 )

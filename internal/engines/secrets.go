@@ -9,7 +9,7 @@ import (
 // WithinSecret is the secret that a path of the host is, or lies in; "" where there is none. Nothing of it is shown to a tool.
 // Links are followed, as they are now.
 func WithinSecret(secrets []string, path string) string {
-	return secretWhere(secrets, path, func(secret, path string) bool { return below(secret, path) })
+	return secretWhere(secrets, path, below)
 }
 
 // HoldsSecret is a secret that lies in a directory of the host; "" where there is none.

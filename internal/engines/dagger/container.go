@@ -331,7 +331,7 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 		program = program || known[i] && one.kind == regular // then its other places do not matter
 	}
 	for i, one := range lookFor {
-		if !known[i] && !(program && one.kind == regular) && !c.inMemory(one.path) {
+		if enough := known[i] || program && one.kind == regular; !enough && !c.inMemory(one.path) {
 			fields = append(fields, fmt.Sprintf("e%d:exists(path:%s,expectedType:%s)", i, quote(one.path), one.kind))
 		}
 	}

@@ -32,7 +32,7 @@ type Config struct {
 	HTTP      HTTP            `json:"http"`
 	Log       Log             `json:"log"`
 
-	// Secrets are files and directories that no tool in a sandbox sees, beside those that the configuration names. Load adds
+	// Secrets are files and directories that no tool in a sandbox or a container sees, beside those that the configuration names. Load adds
 	// none; who knows of some does.
 	Secrets []string `json:"-"`
 }
@@ -423,7 +423,8 @@ func (c Config) DaggerEngine(dataDir string) dagger.Config {
 	d := c.Execution.Dagger
 	config := dagger.Config{
 		CLI: d.CLI, RunnerHost: d.Engine, Program: d.Program, ConnectTimeout: time.Duration(d.ConnectTimeout), SessionTimeout: time.Duration(d.SessionTimeout),
-		DefaultImage: d.DefaultImage, Images: c.Policy.Images, AllowDockerSocket: c.Policy.DockerSocket, MountRoots: c.Policy.Mounts, DataDir: filepath.Join(dataDir, "dagger"),
+		DefaultImage: d.DefaultImage, Images: c.Policy.Images, AllowDockerSocket: c.Policy.DockerSocket, MountRoots: c.Policy.Mounts,
+		Secrets: c.secrets(dataDir), DataDir: filepath.Join(dataDir, "dagger"),
 		MaxOutput:   max(dagger.LeastOutput, int64(c.Execution.MaxOutputBytes)+64<<10), // more than is published, so that who counts sees that
 		PullTimeout: time.Duration(d.PullTimeout), Networks: c.Policy.Network, Root: c.Policy.Root,
 	}

@@ -405,6 +405,9 @@ policy: {shell: true, mounts: ["/data:rw"], local: {commands: [/bin/sh, /opt/], 
 	if got := c.DockerEngine("/data").Secrets; !reflect.DeepEqual(got, engine.Sandbox.Secrets) {
 		t.Errorf("the Docker engine hides %q, want %q", got, engine.Sandbox.Secrets)
 	}
+	if got := c.DaggerEngine("/data").Secrets; !reflect.DeepEqual(got, engine.Sandbox.Secrets) {
+		t.Errorf("the Dagger engine hides %q, want %q", got, engine.Sandbox.Secrets)
+	}
 }
 
 func TestDefaultDataDir(t *testing.T) {

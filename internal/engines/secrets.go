@@ -9,7 +9,7 @@ import (
 // WithinSecret is the secret that a path of the host is, or lies in; "" where there is none. Nothing of it is shown to a tool.
 // Links are followed, as they are now.
 func WithinSecret(secrets []string, path string) string {
-	return secretWhere(secrets, path, func(secret, path string) bool { return below(secret, path) })
+	return secretWhere(secrets, path, below)
 }
 
 // HoldsSecret is a secret that lies in a directory of the host; "" where there is none.
@@ -34,6 +34,18 @@ func secretWhere(secrets []string, path string, is func(secret, path string) boo
 func below(dir, path string) bool {
 	rest, err := filepath.Rel(dir, path)
 	return err == nil && filepath.IsLocal(rest)
+}
+
+// SecretInMount is an error where what is mounted is a secret, lies in one or holds one; named is how the contract has it. Nothing can be
+// put over a secret as in a sandbox: an engine in a daemon takes what is there.
+func SecretInMount(secrets []string, named, source string) error {
+	if secret := WithinSecret(secrets, source); secret != "" {
+		return SecretError("mounts: "+named, secret)
+	}
+	if secret := HoldsSecret(secrets, source); secret != "" {
+		return contracts.Errorf(contracts.PolicyDenied, "mounts: %s holds what is the executor's own (%s): no tool sees that; mount a directory in it that does not, or keep what tools need in another place", named, secret)
+	}
+	return nil
 }
 
 // SecretError refuses to show what is, or lies in, a secret.

@@ -19,27 +19,30 @@ import (
 	"github.com/praxis-sdk/executor/internal/engines/enginetest"
 )
 
+// shipped is the program that executors are, which stands beside tools in production.
+const shipped = "github.com/praxis-sdk/executor/cmd/executor"
+
 // BenchmarkBesideTheSDK runs a tool that does nothing, by this engine and by the SDK alone, in turn: one client for all runs, and
 // nothing of it in the cache. Each iteration is 40 of each. On the test double it shows what we add; with EXECUTOR_TEST_DAGGER=1 also
 // on an engine, as a share.
 func BenchmarkBesideTheSDK(b *testing.B) {
-	tool := enginetest.Build(b)
+	tool, program := enginetest.Build(b), enginetest.Program(b, shipped)
 	b.Run("double", func(b *testing.B) {
-		d := daggertest.Start(b, daggertest.Options{Images: map[string]daggertest.Image{"image": daggertest.MakeImage(b, false, tool)}})
+		d := daggertest.Start(b, daggertest.Options{Beside: program, Images: map[string]daggertest.Image{"image": daggertest.MakeImage(b, false, tool)}})
 		d.Use(b)
-		beside(b, "image", "testtool", 5*time.Millisecond)
+		beside(b, program, "image", "testtool", 5*time.Millisecond)
 	})
 	b.Run("engine", func(b *testing.B) {
 		if os.Getenv("EXECUTOR_TEST_DAGGER") != "1" {
 			b.Skip("SKIPPED: needs an engine of Dagger; see EXECUTOR_TEST_DAGGER in docs/dagger-engine.md")
 		}
-		beside(b, realImage(), "true", 0)
+		beside(b, program, realImage(), "true", 0)
 	})
 }
 
 // beside measures. most bounds what we add; 0: no bound.
-func beside(b *testing.B, image, tool string, most time.Duration) {
-	e := open1(b, Config{})
+func beside(b *testing.B, program, image, tool string, most time.Duration) {
+	e := open1(b, Config{Program: program})
 	if _, err := e.Examine(b.Context()); err != nil {
 		b.Fatal(err)
 	}
@@ -97,9 +100,10 @@ func beside(b *testing.B, image, tool string, most time.Duration) {
 // BenchmarkOutputDelay tells the time from a print to its arrival, on an engine where there is one: the tool prints when it sees
 // a file in a directory that the test can write, which is so on the test double only.
 func BenchmarkOutputDelay(b *testing.B) {
-	d := daggertest.Start(b, daggertest.Options{Images: map[string]daggertest.Image{"image": daggertest.MakeImage(b, false, enginetest.Build(b))}})
+	program := enginetest.Program(b, shipped)
+	d := daggertest.Start(b, daggertest.Options{Beside: program, Images: map[string]daggertest.Image{"image": daggertest.MakeImage(b, false, enginetest.Build(b))}})
 	d.Use(b)
-	e := open1(b, Config{})
+	e := open1(b, Config{Program: program})
 	var all []time.Duration
 	for b.Loop() {
 		all = append(all, delays(b, d, e, 20)...)

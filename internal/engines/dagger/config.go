@@ -30,6 +30,8 @@ type Config struct {
 	Root bool
 	// MountRoots are where contracts may have mounts (policy.mounts).
 	MountRoots []string
+	// Secrets are files and directories of which no mount shows anything, beside the credentials that the dagger program uses.
+	Secrets []string
 	// DataDir is where output and changed files pass through that are too large for memory.
 	DataDir string
 	// Program stands beside the tool in its container: a static program for Linux that calls inside.Main. "": this one.
@@ -67,5 +69,6 @@ var (
 	drainTimeout   = 5 * time.Second        // for the last output of a run that was stopped
 	drainQuiet     = 300 * time.Millisecond // without output, after which that is taken for all
 	stalled        = 2 * time.Second        // after the end of a run without any output, the rest is asked for
+	keepFacts      = time.Minute            // what was seen in an image
 	pullNotice     = time.Second            // a start that takes longer is told
 )

@@ -2,6 +2,7 @@ package dagger
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/dagger/querybuilder"
@@ -180,13 +182,15 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 		fields = append(fields, fmt.Sprintf("c%d:cacheVolume(key:%s){id}", i, quote("executor-"+cache.Name)))
 	}
 	for i, name := range slices.Sorted(maps.Keys(c.secrets)) {
-		// A secret that has changed under its name would not run anything again that is in the cache.
-		sum := sha256.Sum256([]byte(c.secrets[name]))
+		// A secret that has changed under its name would not run anything again that is in the cache. The engine shows the names of
+		// secrets: without the key, values that are easy to guess could be found by theirs.
 		value := c.secrets[name]
+		sum := hmac.New(sha256.New, s.key)
+		fmt.Fprintf(sum, "%s=%s", name, value)
 		if c.bare == "" {
 			value = inside.SecretPrefix + value
 		}
-		fields = append(fields, fmt.Sprintf("s%d:setSecret(name:%s,plaintext:%s){id}", i, quote(name+"-"+hex.EncodeToString(sum[:8])), quote(value)))
+		fields = append(fields, fmt.Sprintf("s%d:setSecret(name:%s,plaintext:%s){id}", i, quote(name+"-"+hex.EncodeToString(sum.Sum(nil)[:16])), quote(value)))
 	}
 	if c.socket != "" {
 		fields = append(fields, fmt.Sprintf("d0:host{unixSocket(path:%s){id}}", quote(c.socket)))
@@ -223,17 +227,17 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 	return ids, nil
 }
 
-// imageOf asks what an image says about programs. A tag that moves keeps what was said as long as the session lasts.
+// imageOf asks what an image says about programs. It is kept for a while (keepFacts), in which a tag can move.
 func (s *session) imageOf(ctx context.Context, c *container) (image, error) {
 	if c.image == "" {
 		return image{Path: inside.DefaultPath}, nil
 	}
 	name := c.image + " " + c.spec.Platform
 	s.mu.Lock()
-	known, is := s.images[name]
+	known := s.images[name]
 	s.mu.Unlock()
-	if is {
-		return known, nil
+	if known.fresh() {
+		return known.image, nil
 	}
 	var found image
 	err := s.from(c).SelectFields(`path:envVariable(name:"PATH")`, "workdir", "entrypoint", "user").Bind(&found).Execute(ctx)
@@ -244,9 +248,22 @@ func (s *session) imageOf(ctx context.Context, c *container) (image, error) {
 		found.Path = inside.DefaultPath
 	}
 	s.mu.Lock()
-	s.images[name] = found
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if s.images == nil || len(s.images) >= mostFacts {
+		s.images = map[string]knownImage{}
+	}
+	s.images[name] = knownImage{found, seen(time.Now())}
 	return found, nil
+}
+
+// seen is when something was seen in an image.
+type seen time.Time
+
+func (s seen) fresh() bool { return time.Since(time.Time(s)) < keepFacts }
+
+type knownImage struct {
+	image
+	seen
 }
 
 // ready is a container in which the tool can be started.
@@ -308,8 +325,13 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 	lookFor := c.lookUps(r.workdir, path)
 	fields := []string{"id:sync"}
 	box := s.build(c, r, from)
+	known, program := make([]bool, len(lookFor)), false
 	for i, one := range lookFor {
-		if _, known := s.knownPath(c, one); !known && !c.inMemory(one.path) {
+		known[i] = s.knownPath(c, one)
+		program = program || known[i] && one.kind == regular // then its other places do not matter
+	}
+	for i, one := range lookFor {
+		if enough := known[i] || program && one.kind == regular; !enough && !c.inMemory(one.path) {
 			fields = append(fields, fmt.Sprintf("e%d:exists(path:%s,expectedType:%s)", i, quote(one.path), one.kind))
 		}
 	}
@@ -327,54 +349,51 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 		r.box = s.inContainer(id)
 	}
 	there := func(i int) bool {
-		is, asked := answer[fmt.Sprintf("e%d", i)].(bool)
-		if !asked {
-			is, _ = s.knownPath(c, lookFor[i])
-			return is
+		is, _ := answer[fmt.Sprintf("e%d", i)].(bool)
+		if is {
+			s.learnPath(c, lookFor[i])
 		}
-		s.learnPath(c, lookFor[i], is)
-		return is
+		return is || known[i]
 	}
-	s.learnPath(c, made, true)
+	s.learnPath(c, made)
 	return r, c.missing(lookFor, there, path)
 }
 
-// Each look at a path costs an engine some milliseconds, and an image does not change as long as a session lasts: what was seen in
-// it is kept. What lies in mounts is looked at each time.
+// Each look at a path costs an engine some milliseconds: what was seen in an image is kept for a while. What was not there is looked
+// for each time, as somebody may just have put it there, and so is what lies in mounts.
 
-// mostPaths bounds what is kept; beyond, it begins anew.
-const mostPaths = 10_000
+// mostFacts bounds what is kept; beyond, it begins anew.
+const mostFacts = 10_000
 
 type imagePath struct {
 	image string
 	lookUp
 }
 
-func (s *session) knownPath(c *container, one lookUp) (there, known bool) {
+// knownPath reports whether a path was seen in the image of late.
+func (s *session) knownPath(c *container, one lookUp) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	there, known = s.paths[imagePath{c.image + " " + c.spec.Platform, one}]
-	return there, known && !c.inMount(one.path)
+	return !c.inMount(one.path) && s.paths[imagePath{c.image + " " + c.spec.Platform, one}].fresh()
 }
 
-func (s *session) learnPath(c *container, one lookUp, there bool) {
+func (s *session) learnPath(c *container, one lookUp) {
 	if c.inMount(one.path) {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.paths == nil || len(s.paths) >= mostPaths {
-		s.paths = map[imagePath]bool{}
+	if s.paths == nil || len(s.paths) >= mostFacts {
+		s.paths = map[imagePath]seen{}
 	}
-	s.paths[imagePath{c.image + " " + c.spec.Platform, one}] = there
+	s.paths[imagePath{c.image + " " + c.spec.Platform, one}] = seen(time.Now())
 }
 
 // made stands for the image itself: a container was made of it, so it has been pulled.
 var made = lookUp{}
 
 func (s *session) wasMade(c *container) bool {
-	is, _ := s.knownPath(c, made)
-	return is && len(c.mounts)+len(c.spec.CacheMounts) == 0
+	return len(c.mounts)+len(c.spec.CacheMounts) == 0 && s.knownPath(c, made)
 }
 
 // from begins a query about the image.

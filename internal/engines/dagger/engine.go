@@ -8,6 +8,7 @@
 //	session.go     one session with an engine, which all runs share; connected, probed and replaced in the background
 //	cli.go         the dagger program that holds the session
 //	container.go   what the container of a run is made of, asked for in as few queries as possible
+//	secrets.go     what is the executor's own
 //	mounts.go      files of the host, copied in, and their changes, brought back
 //	exec.go        the tool is run; its end
 //	logs.go        the log stream of the session: output while the tool runs
@@ -40,6 +41,7 @@ var _ engines.Engine = (*Engine)(nil)
 type Engine struct {
 	config   Config
 	log      zerolog.Logger
+	secrets  []string // of which no mount shows anything
 	sessions *sessions
 	files    *files // config.DataDir, where there is one
 	closing  sync.Once
@@ -69,7 +71,7 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	if len(config.Limits) > 0 {
 		log.Warn().Strs("limits", config.Limits).Msg("the Dagger engine cannot enforce execution.dagger.resource_limits; its tools run without")
 	}
-	return &Engine{config: config, log: log, files: own, sessions: newSessions(config, log)}, nil
+	return &Engine{config: config, log: log, secrets: secretsOf(config), files: own, sessions: newSessions(config, log)}, nil
 }
 
 // Tier is how far tools are kept apart from the host.

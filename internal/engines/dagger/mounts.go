@@ -36,11 +36,17 @@ type mount struct {
 func (e *Engine) mountsOf(c *contracts.Contract, spec *contracts.DaggerSpec) (list []mount, err error) {
 	for _, m := range spec.Mounts {
 		if source, is := e.daemon(c, m); is {
+			if err := engines.SecretInMount(e.secrets, m.Source, source); err != nil {
+				return list, err
+			}
 			list = append(list, mount{source: source, target: m.Target, socket: true})
 			continue
 		}
 		source, writable, err := engines.MountSource(c, m, e.config.MountRoots)
 		if err != nil {
+			return list, err
+		}
+		if err := engines.SecretInMount(e.secrets, m.Source, source); err != nil {
 			return list, err
 		}
 		one := mount{source: source, target: m.Target, writable: writable}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -370,6 +371,33 @@ func testMounts(t *testing.T, w world) {
 	refusedWith(t, r, contracts.PolicyDenied, "policy.mounts")
 }
 
+// TestSecretsInMounts: no mount shows what is the executor's own, nor what the dagger program has credentials from.
+func TestSecretsInMounts(t *testing.T) {
+	root := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", root+"/config")
+	for _, dir := range []string{"in/own/deep", "in/beside", "config/dagger"} {
+		do(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
+	do(t, os.WriteFile(root+"/in/own/deep/key", nil, 0o600))
+	do(t, os.WriteFile(root+"/in/beside/file", []byte("beside"), 0o644))
+	do(t, os.Symlink(root+"/in/own", root+"/in/link"))
+	_, e := double(t, daggertest.Options{}, Config{MountRoots: []string{root + ":rw"}, Secrets: []string{root + "/in/link", root + "/nowhere"}})
+	mounting := func(source, mode string, script ...string) ended {
+		return run(t, e, job(specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: source, Target: "/m", Mode: mode}}}), script...))
+	}
+	for source, says := range map[string]string{
+		"/in/own": "is the executor's own", "/in/link": "is the executor's own", "/in/own/deep": "lies in what is", "/in/own/deep/key": "lies in what is",
+		"/in": "holds what is the executor's own", "": "holds what is the executor's own", "/config/dagger": "is the executor's own",
+	} {
+		for _, mode := range []string{"ro", "rw"} {
+			refusedWith(t, mounting(root+source, mode, "out:x"), contracts.PolicyDenied, says)
+		}
+	}
+	if got := succeeded(t, mounting(root+"/in/beside", "rw", "read:/m/file")).stdout; got != "beside" {
+		t.Errorf("it read %q beside them", got)
+	}
+}
+
 // TestLinksOutOfMounts: what a tool brings back is written below its mount, whatever links lie there.
 func TestLinksOutOfMounts(t *testing.T) { worlds(t, testLinksOutOfMounts) }
 
@@ -712,6 +740,73 @@ func TestSecretsInQueries(t *testing.T) {
 	}
 	if handed != 1 {
 		t.Errorf("it was handed over %d times", handed)
+	}
+}
+
+// TestNamesOfSecrets: an engine shows the names of secrets. They are the same for the same value, on the executor that knows it, and tell
+// nobody else whether a value that was guessed is right.
+func TestNamesOfSecrets(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{})
+	handed := regexp.MustCompile(`setSecret\(name:"([^"]*)"`)
+	names := func(e *Engine, passed map[string]string) (names []string) {
+		before := len(d.Queries())
+		j := job(specWith(contracts.CommonSpec{}), "out:.")
+		j.Passthrough = passed
+		succeeded(t, run(t, e, j))
+		for _, q := range d.Queries()[before:] {
+			for _, m := range handed.FindAllStringSubmatch(q.Text, -1) {
+				names = append(names, m[1])
+			}
+		}
+		if len(names) != len(passed) {
+			t.Fatalf("the names of %d secrets are %q", len(passed), names)
+		}
+		return names
+	}
+	first := names(e, map[string]string{"PIN": "1234"})
+	if again := names(e, map[string]string{"PIN": "1234"}); again[0] != first[0] {
+		t.Errorf("one value has the names %q and %q: nothing of it comes from the cache", first, again)
+	}
+	if changed := names(e, map[string]string{"PIN": "1235"}); changed[0] == first[0] {
+		t.Errorf("two values have the name %q: the result of the one comes from the cache for the other", changed)
+	}
+	if two := names(e, map[string]string{"PIN": "1234", "PAN": "1234"}); two[0][4:] == two[1][4:] {
+		t.Errorf("the names %q tell that two variables have the same value", two)
+	}
+	if other := names(open1(t, Config{}), map[string]string{"PIN": "1234"}); other[0] == first[0] {
+		t.Errorf("another executor gives the name %q too: it can be guessed", other)
+	}
+}
+
+// TestFactsOfImages: what was not in an image is looked for again, at once; what else an image says, after a while.
+func TestFactsOfImages(t *testing.T) {
+	before := keepFacts
+	t.Cleanup(func() { keepFacts = before })
+	image := daggertest.MakeImage(t, false, enginetest.Build(t))
+	images := map[string]daggertest.Image{"image": image}
+	d, e := double(t, daggertest.Options{Images: images}, Config{})
+	later := func() ended {
+		return run(t, e, job(specWith(contracts.CommonSpec{Cwd: "/opt/later", Command: contracts.Command{Argv: []string{"later", "out:there"}}})))
+	}
+	refusedWith(t, later(), contracts.SpawnFailed, "cwd")
+	do(t, os.Mkdir(filepath.Join(image.Dir, "opt/later"), 0o755))
+	refusedWith(t, later(), contracts.SpawnFailed, `no program "later"`)
+	do(t, os.Link(filepath.Join(image.Dir, "opt/bin/testtool"), filepath.Join(image.Dir, "bin/later")))
+	if got := succeeded(t, later()).stdout; got != "there" {
+		t.Errorf("it printed %q", got)
+	}
+	asked := len(d.Queries())
+	succeeded(t, later())
+	for _, q := range d.Queries()[asked:] {
+		if strings.Contains(q.Text, "exists(") || strings.Contains(q.Text, "entrypoint") {
+			t.Errorf("what is known is asked for again: %s", q.Text)
+		}
+	}
+	image.Entrypoint = []string{"testtool", "out:moved "}
+	images["image"] = image
+	keepFacts = 0
+	if got := run(t, e, job(specWith(contracts.CommonSpec{}), "out:x")).stdout; got != "moved " {
+		t.Errorf("with what the image says now it printed %q", got)
 	}
 }
 

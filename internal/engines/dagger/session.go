@@ -2,6 +2,7 @@ package dagger
 
 import (
 	"context"
+	"crypto/rand"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ type session struct {
 	logs     *logs
 	program  string // id of the program that stands beside tools; "": there is none, and why says why
 	why      string
+	key      []byte // of the names of secrets
 
 	ctx  context.Context // ends with the session; its cause says why
 	stop context.CancelCauseFunc
@@ -39,20 +41,20 @@ type session struct {
 	left   bool // no new runs
 	failed int  // probes in a row
 	idle   chan struct{}
-	images map[string]image
-	paths  map[imagePath]bool // whether they are there
+	images map[string]knownImage
+	paths  map[imagePath]seen
 }
 
 // errEnded is why a session ended that nobody missed.
 var errEnded = errors.New("the session is not needed any more")
 
 // open connects. ctx bounds the attempt.
-func open(ctx context.Context, config Config, log zerolog.Logger) (*session, error) {
+func open(ctx context.Context, config Config, key []byte, log zerolog.Logger) (*session, error) {
 	conn, err := dial(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{conn: conn, log: log, begun: time.Now(), logs: &logs{followers: map[trace]*follower{}}, idle: make(chan struct{}), images: map[string]image{}}
+	s := &session{conn: conn, log: log, begun: time.Now(), logs: &logs{followers: map[trace]*follower{}}, key: key, idle: make(chan struct{})}
 	s.ctx, s.stop = context.WithCancelCause(context.Background())
 	if s.client, err = sdk.Connect(ctx, sdk.WithConn(conn)); err == nil {
 		err = s.begin(ctx, config)
@@ -232,6 +234,7 @@ func (s *session) end(why error) {
 type sessions struct {
 	config Config
 	log    zerolog.Logger
+	key    []byte // of the names of secrets; one for all sessions, so that results in the cache outlive a session
 	ctx    context.Context
 	stop   context.CancelFunc
 	work   sync.WaitGroup
@@ -244,7 +247,8 @@ type sessions struct {
 }
 
 func newSessions(config Config, log zerolog.Logger) *sessions {
-	s := &sessions{config: config, log: log, changed: make(chan struct{}), asked: make(chan struct{}, 1)}
+	s := &sessions{config: config, log: log, key: make([]byte, 32), changed: make(chan struct{}), asked: make(chan struct{}, 1)}
+	_, _ = rand.Read(s.key) // which never fails
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.work.Go(s.keep)
 	return s
@@ -290,7 +294,7 @@ func (s *sessions) keep() {
 func (s *sessions) open() (*session, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.connectTimeout())
 	defer cancel()
-	current, err := open(ctx, s.config, s.log)
+	current, err := open(ctx, s.config, s.key, s.log)
 	if err == nil {
 		s.log.Info().Str("version", current.version).Bool("live_output", current.logs.missing() == nil && current.program != "").Msg("connected to a Dagger engine")
 	}

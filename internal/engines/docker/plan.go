@@ -215,11 +215,8 @@ func (e *Engine) placeMounts(p *plan, c *contracts.Contract, spec *contracts.Doc
 		if !e.config.DockerSocket && e.daemon.socketIn(source) {
 			return contracts.Errorf(contracts.PolicyDenied, "mounts: %s is or holds the socket of the Docker daemon, with which a tool would be root on its machine; the operator can allow it by policy.docker_socket", m.Source)
 		}
-		if secret := engines.WithinSecret(e.secrets, source); secret != "" {
-			return engines.SecretError("mounts: "+m.Source, secret)
-		}
-		if secret := engines.HoldsSecret(e.secrets, source); secret != "" { // nothing can be put over it as in a sandbox: the daemon mounts what is there
-			return contracts.Errorf(contracts.PolicyDenied, "mounts: %s holds what is the executor's own (%s): no tool sees that; mount a directory in it that does not, or keep what tools need in another place", m.Source, secret)
+		if err := engines.SecretInMount(e.secrets, m.Source, source); err != nil {
+			return err
 		}
 		if !e.daemon.local {
 			return contracts.Errorf(contracts.Unsupported, "mounts: the Docker daemon at %s is on another machine, which has not the files of this one; leave them out, or use an executor beside the daemon", e.daemon.host)

@@ -1,6 +1,7 @@
 package daggertest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,7 @@ type Options struct {
 	NoLogs         bool                   // it has no log stream
 	HangLogs       bool                   // its log stream never answers
 	ForbidInsecure bool                   // it allows no privileged commands
+	Beside         string                 // the program that is to stand beside tools, which is not copied for each; "": that of Program
 	Lose           func(text string) bool // loses a piece of output in the log stream
 }
 
@@ -44,7 +46,8 @@ type Engine struct {
 
 	options  Options
 	dir      string
-	program  string
+	program  string // the first one of containers
+	beside   string // the one beside tools
 	ctx      context.Context
 	stop     context.CancelFunc
 	server   *http.Server
@@ -78,7 +81,7 @@ func Start(tb testing.TB, options Options) *Engine {
 
 // open makes a double whose files are below dir; "": where temporary files are.
 func open(options Options, program, dir string) (*Engine, error) {
-	e := &Engine{Token: "double-" + strconv.FormatInt(time.Now().UnixNano(), 36), options: options, program: program,
+	e := &Engine{Token: "double-" + strconv.FormatInt(time.Now().UnixNano(), 36), options: options, program: program, beside: cmp.Or(options.Beside, program),
 		things: map[string]any{}, executions: map[string]*execution{}, shutting: make(chan struct{})}
 	var err error
 	if e.dir, err = os.MkdirTemp(dir, "dagger-double-"); err != nil {

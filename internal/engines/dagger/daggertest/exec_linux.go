@@ -132,7 +132,7 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 	}
 	var memory []container.Mount // last, as an engine does
 	for i, m := range c.mounts {
-		at := container.Mount{Source: m.path, Target: m.target, ReadOnly: m.kind == "file" && m.path == e.program}
+		at := container.Mount{Source: m.path, Target: m.target, ReadOnly: m.kind == "file" && m.path == e.beside}
 		switch m.kind {
 		case "temp":
 			memory = append(memory, container.Mount{Target: m.target})

@@ -201,7 +201,7 @@ func (a *asker) host(name string, args map[string]any) (any, error) {
 	if name != "directory" && name != "file" {
 		return nil, unknownField(hostThing{}, name)
 	}
-	if path == e.program {
+	if path == e.beside {
 		return pathThing{"file", path}, nil // not copied: it is in every container
 	}
 	if args["noCache"] != true {
@@ -373,7 +373,7 @@ func (a *asker) container(c *ctr, name string, args map[string]any) (any, error)
 func (e *Engine) contentOf(t pathThing) string {
 	sum := sha256.New()
 	_ = filepath.WalkDir(t.path, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() || t.kind == "cache" || t.path == e.program {
+		if err != nil || d.IsDir() || t.kind == "cache" || t.path == e.beside {
 			return nil //nolint:nilerr // sockets and the like have no content
 		}
 		text, _ := os.ReadFile(path)
@@ -414,7 +414,7 @@ func (c *ctr) find(path string) (string, error) {
 	for i, m := range c.mounts {
 		if below, err := filepath.Rel(m.target, path); err == nil && filepath.IsLocal(below) && len(m.target) == longest && (m.kind == "directory" || m.kind == "file") {
 			at := m.path
-			if c.exec != nil && (m.kind == "directory" || m.path != c.exec.engine.program) {
+			if c.exec != nil && (m.kind == "directory" || m.path != c.exec.engine.beside) {
 				at = filepath.Join(c.exec.dir, "m"+strconv.Itoa(i))
 			}
 			return filepath.Join(at, below), nil

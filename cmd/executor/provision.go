@@ -9,6 +9,7 @@ import (
 
 	"github.com/praxis-sdk/executor/configs"
 	"github.com/praxis-sdk/executor/internal/bus"
+	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
 // fleetFlags say which fleet an operator's command is for: as a configuration of its executors says, or as the flags of
@@ -26,8 +27,10 @@ func (f *fleetFlags) registerAll(c *cobra.Command) {
 // configuration is that of the file, with the place that flags and environment name, if they do.
 func (f *fleetFlags) configuration() (configs.Config, error) {
 	config := configs.Default()
+	config.NATS.ConnectWait = contracts.Seconds(2) // somebody waits for the answer
 	if f.config != "" {
 		var err error
+		config.NATS.ConnectWait = configs.Default().NATS.ConnectWait
 		if config, err = loadConfig(f.config, config); err != nil {
 			return config, err
 		}

@@ -30,18 +30,17 @@ func BenchmarkBesideTheSDK(b *testing.B) {
 	b.Run("double", func(b *testing.B) {
 		d := daggertest.Start(b, daggertest.Options{Beside: program, Images: map[string]daggertest.Image{"image": daggertest.MakeImage(b, false, tool)}})
 		d.Use(b)
-		beside(b, program, "image", "testtool", 5*time.Millisecond)
+		beside(b, program, "image", "testtool")
 	})
 	b.Run("engine", func(b *testing.B) {
 		if os.Getenv("EXECUTOR_TEST_DAGGER") != "1" {
 			b.Skip("SKIPPED: needs an engine of Dagger; see EXECUTOR_TEST_DAGGER in docs/dagger-engine.md")
 		}
-		beside(b, program, realImage(), "true", 0)
+		beside(b, program, realImage(), "true")
 	})
 }
 
-// beside measures. most bounds what we add; 0: no bound.
-func beside(b *testing.B, program, image, tool string, most time.Duration) {
+func beside(b *testing.B, program, image, tool string) {
 	e := open1(b, Config{Program: program})
 	if _, err := e.Examine(b.Context()); err != nil {
 		b.Fatal(err)
@@ -92,9 +91,6 @@ func beside(b *testing.B, program, image, tool string, most time.Duration) {
 	b.ReportMetric(float64(added)/float64(time.Millisecond), "ms-added")
 	b.ReportMetric(100*float64(added)/float64(half[0]), "%-added")
 	b.ReportMetric(float64(quarter)/float64(time.Millisecond), "ms-added-p25")
-	if most > 0 && quarter > most {
-		b.Errorf("we add %s to a run; %s is the bound", quarter, most)
-	}
 }
 
 // BenchmarkOutputDelay tells the time from a print to its arrival, on an engine where there is one: the tool prints when it sees
@@ -112,9 +108,6 @@ func BenchmarkOutputDelay(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(all[len(all)/2])/float64(time.Millisecond), "ms-p50")
 	b.ReportMetric(float64(all[len(all)-1])/float64(time.Millisecond), "ms-max")
-	if all[len(all)-1] > 300*time.Millisecond {
-		b.Errorf("output came after %s; 300 ms is the bound", all[len(all)-1])
-	}
 }
 
 // delays runs a tool that prints whenever the test says so, and measures how long each print is on its way.

@@ -19,6 +19,7 @@ import (
 // cannot is what no engine of Dagger can do, with or without us.
 var cannot = map[enginetest.Part]string{
 	enginetest.BackPressure: "an engine takes all that a tool prints, whether anybody reads it or not",
+	enginetest.Endless:      "an engine keeps all that a tool prints; what is more than Config.MaxOutput is dropped (TestMostOutput)",
 	enginetest.Grace:        "the end of a call kills the container at once; there is no way to ask a tool to stop",
 }
 

@@ -61,6 +61,7 @@ const (
 	Live          Part = "live output"     // before the tool ends
 	Partial       Part = "partial output"  // what a tool printed that was stopped
 	Volume        Part = "volume"          // of output
+	Endless       Part = "10 GiB"          // of output: more than an engine may keep
 	BackPressure  Part = "back pressure"   // a writer that blocks
 	WriterFails   Part = "a writer fails"  //
 	StreamsClosed Part = "closed streams"  // by the tool
@@ -119,6 +120,7 @@ func Run(t *testing.T, suite Suite) {
 	part(Live, testLive)
 	part(Partial, testPartial)
 	part(Volume, testVolume)
+	part(Endless, testEndless)
 	part(BackPressure, testBackPressure)
 	part(WriterFails, testWriterFails)
 	part(StreamsClosed, testStreamsClosed)

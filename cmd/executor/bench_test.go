@@ -71,7 +71,7 @@ const trueTool = `{"name":"true","engine":"local","engine_spec":{"command":["/bi
 
 const benchConfig = `
 executor: {slots: 16}
-execution: {max_output_bytes: 4Gi}
+execution: {max_output_bytes: 4Gi, docker: {enabled: false}}
 nats: {streams: {reply_bytes: 6Gi}}
 `
 

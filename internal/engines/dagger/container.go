@@ -42,7 +42,7 @@ type container struct {
 	secrets map[string]string // variables that the engine shows to nobody
 	mounts  []mount
 	socket  string // of the Docker daemon, on the host; "": none
-	user    string // whom the tool is; "": whom the image says
+	user    string // whom the tool is, after settle; "": root
 	noRoot  bool   // it may not be root
 	most    int64  // bytes of output that are taken; 0: all
 	bare    string // why no program of ours stands beside the tool; "": one does
@@ -131,19 +131,18 @@ func deniedRoot(user string) *contracts.Error {
 
 // settle decides whom the tool is, by what the image says.
 func (c *container) settle(from image) error {
+	if c.user == "" && !isRoot(from.User) {
+		c.user = from.User // by name: else what is mounted would be root's
+	}
 	if !c.noRoot {
 		return nil
 	}
-	if c.user == "" && isRoot(from.User) {
+	if c.user == "" {
 		c.user = nobody
 	}
-	user := c.user
-	if user == "" {
-		user = from.User
-	}
 	// Beside the tool our program sees whether a name is that of root. Alone it has to be seen here.
-	if name, _, _ := strings.Cut(user, ":"); c.bare != "" && strings.Trim(name, "0123456789") != "" {
-		return contracts.Errorf(contracts.PolicyDenied, "user: %s may be root in its container, which is not allowed on this executor; name the user as a number, or have its operator allow it by policy.root", user)
+	if name, _, _ := strings.Cut(c.user, ":"); c.bare != "" && strings.Trim(name, "0123456789") != "" {
+		return contracts.Errorf(contracts.PolicyDenied, "user: %s may be root in its container, which is not allowed on this executor; name the user as a number, or have its operator allow it by policy.root", c.user)
 	}
 	return nil
 }

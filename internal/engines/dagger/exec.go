@@ -1,7 +1,6 @@
 package dagger
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,7 +62,7 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 		exit.Notes = append(exit.Notes, "output came at the end of the run: the Dagger engine has no log stream")
 	}
 	if end.Root {
-		return exit, deniedRoot(cmp.Or(c.user, "that of the image"))
+		return exit, deniedRoot(c.user)
 	}
 	if end.Unstarted != "" {
 		return exit, contracts.Errorf(contracts.SpawnFailed, "%s", end.Unstarted)

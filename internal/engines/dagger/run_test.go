@@ -206,6 +206,24 @@ func testUser(t *testing.T, w world) {
 	succeeded(t, run(t, e, w.job(spec, "write:$TMPDIR/a:b", "read:$TMPDIR/a", "read:$ARGS_FILE", "stat:$HOME")))
 }
 
+// TestUserOfImage: what is mounted belongs to the user that the image names, whatever the policy says of root.
+func TestUserOfImage(t *testing.T) {
+	image := daggertest.MakeImage(t, false, enginetest.Build(t))
+	image.User = "nobody"
+	root := t.TempDir()
+	_, e := double(t, daggertest.Options{Images: map[string]daggertest.Image{"image": image}}, Config{MountRoots: []string{root + ":rw"}})
+	for _, e := range []*Engine{e, open1(t, Config{MountRoots: []string{root + ":rw"}, Root: true})} {
+		do(t, os.WriteFile(filepath.Join(root, "there"), []byte("before"), 0o600))
+		spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root, Target: "/data", Mode: "rw"}}, CacheMounts: contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}}})
+		succeeded(t, run(t, e, job(spec, "write:$HOME/a:b", "write:$HOME/.cache/pip/a:b", "read:/data/there", "write:/data/there:after", "write:/data/new:fresh")))
+		for name, want := range map[string]string{"there": "after", "new": "fresh"} {
+			if text, err := os.ReadFile(filepath.Join(root, name)); err != nil || string(text) != want {
+				t.Errorf("%s has %q, %v; %q is right", name, text, err, want)
+			}
+		}
+	}
+}
+
 // TestRoot: tools are root where policy.root allows it, or nothing is started.
 func TestRoot(t *testing.T) {
 	image := func(user string) daggertest.Image {

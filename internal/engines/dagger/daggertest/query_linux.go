@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -49,7 +48,7 @@ type (
 	pathThing struct{ kind, path string } // directory, file, cache, socket
 	secret    struct{ name, value string }
 	changeset struct{ before, after string }
-	ctrMount  struct{ kind, path, target string }
+	ctrMount  struct{ kind, path, target, owner string }
 	ctr       struct {
 		image   *Image
 		layers  []string
@@ -186,7 +185,7 @@ func (a *asker) root(name string, args map[string]any) (any, error) {
 		return pathThing{"file", file}, os.WriteFile(file, []byte(text(args, "contents")), mode)
 	case "cacheVolume":
 		dir := filepath.Join(e.dir, "cache-"+text(args, "key"))
-		return pathThing{"cache", dir}, errors.Join(os.MkdirAll(dir, 0o777), os.Chmod(dir, 0o777)) // for any user
+		return pathThing{"cache", dir}, os.MkdirAll(dir, 0o755)
 	case "setSecret":
 		return secret{text(args, "name"), text(args, "plaintext")}, nil
 	}
@@ -296,7 +295,7 @@ func (a *asker) container(c *ctr, name string, args map[string]any) (any, error)
 		if err != nil {
 			return nil, err
 		}
-		m := ctrMount{kind, from.path, text(args, "path")}
+		m := ctrMount{kind, from.path, text(args, "path"), text(args, "owner")}
 		args[source] = e.contentOf(from)
 		return c.with(name, args, func(n *ctr) { n.mounts = append(n.mounts, m) }), nil
 	}
@@ -321,7 +320,7 @@ func (a *asker) container(c *ctr, name string, args map[string]any) (any, error)
 		args["secret"] = s.name // its value is in no digest
 		return c.with(name, args, func(n *ctr) { n.secrets[text(args, "name")] = s }), nil
 	case "withMountedTemp":
-		return c.with(name, args, func(n *ctr) { n.mounts = append(n.mounts, ctrMount{"temp", "", text(args, "path")}) }), nil
+		return c.with(name, args, func(n *ctr) { n.mounts = append(n.mounts, ctrMount{"temp", "", text(args, "path"), ""}) }), nil
 	case "withMountedDirectory":
 		return mount("directory", "source")
 	case "withMountedFile":

@@ -232,12 +232,12 @@ func TestRoot(t *testing.T) {
 		return i
 	}
 	images := map[string]daggertest.Image{"image": image(""), "root": image("root"), "zero": image("0:0"), "toor": image("toor"), "nobody": image("nobody")}
-	const uid = "Uid:\t65534\t65534\t65534\t65534\n"
+	const uid, never = "Uid:\t65534\t65534\t65534\t65534\n", "NoNewPrivs:\t1\n"
 	d, e := double(t, daggertest.Options{Images: images}, Config{})
 	for _, name := range []string{"image", "root", "zero", "nobody"} {
 		spec := specWith(contracts.CommonSpec{})
 		spec.Image = name
-		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, uid) {
+		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, uid) || !strings.Contains(got, never) {
 			t.Errorf("of the image %s the tool is %s", name, got)
 		}
 	}
@@ -260,7 +260,7 @@ func TestRoot(t *testing.T) {
 		e := open1(t, allow)
 		spec := specWith(contracts.CommonSpec{})
 		spec.Image, spec.Privileged = "root", !allow.Root
-		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, "Uid:\t0\t0") {
+		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, "Uid:\t0\t0") || strings.Contains(got, never) {
 			t.Errorf("with %+v the tool is %s", allow, got)
 		}
 	}

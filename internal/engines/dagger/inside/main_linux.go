@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -49,8 +50,15 @@ func start(out *frames) (End, error) {
 			return End{}, fmt.Errorf("env_passthrough: %s: %w", name, err)
 		}
 	}
-	if plan.NoRoot && os.Geteuid() == 0 {
-		return End{}, errRoot
+	if plan.NoRoot {
+		if os.Geteuid() == 0 {
+			return End{}, errRoot
+		}
+		// Nor may the tool become root, by a program of the image that is setuid. It is a matter of the thread, which starts the tool.
+		runtime.LockOSThread()
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return End{}, fmt.Errorf("take the way to root: %w", err)
+		}
 	}
 	if err := os.WriteFile(ArgsFile, plan.Args, argsMode); err != nil {
 		return End{}, fmt.Errorf("write the file of arguments: %w", err)

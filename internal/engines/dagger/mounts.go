@@ -151,18 +151,11 @@ func (e *Engine) daemon(c *contracts.Contract, m contracts.Mount) (string, bool)
 // error is its cause.
 func (s *session) bringBack(ctx context.Context, c *container, r *ready, after, dataDir string, exit *engines.Exit) error {
 	var failed []string
-	for i, m := range c.mounts {
+	for _, m := range c.mounts {
 		if !m.writable {
 			continue
 		}
-		before, err := r.sources[fmt.Sprintf("m%d", i)], error(nil)
-		if c.user != "" && !m.file { // as it was given to the user: what has another owner counts as changed
-			err = r.box.Select("directory").Arg("path", m.target).Select("id").Bind(&before).Execute(ctx)
-		}
-		var skipped []string
-		if err == nil {
-			skipped, err = s.bringBackOne(ctx, m, after, before, dataDir, c.below(m.target))
-		}
+		skipped, err := s.bringBackOne(ctx, m, r, after, dataDir, c.below(m.target))
 		switch {
 		case err != nil:
 			failed = append(failed, fmt.Sprintf("what the tool changed in %s was not or not wholly brought back to %s: %s", m.target, m.source, short(err)))
@@ -186,18 +179,18 @@ func (s *session) bringBack(ctx context.Context, c *container, r *ready, after, 
 
 // bringBackOne has the engine write the changes into a fresh directory, and moves them from there to their place. The engine
 // alone would follow links on the host, which a tool can make: through one, the next run would write anywhere.
-func (s *session) bringBackOne(ctx context.Context, m mount, after, before, dataDir string, below []string) (skipped []string, err error) {
+func (s *session) bringBackOne(ctx context.Context, m mount, r *ready, after, dataDir string, below []string) (skipped []string, err error) {
 	stage, err := os.MkdirTemp(dataDir, "dagger-changes-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(stage)
 	if m.file {
-		staged := filepath.Join(stage, "file")
-		if err := s.inContainer(after).Select("file").Arg("path", m.target).Select("export").Arg("path", staged).Bind(new(string)).Execute(ctx); err != nil {
-			return nil, err
-		}
-		return nil, replaceFile(m.root, m.name, staged)
+		return nil, s.bringBackFile(ctx, m, r, after, filepath.Join(stage, "file"))
+	}
+	var before string // as it was given to the user: what has another owner counts as changed
+	if err := r.box.Select("directory").Arg("path", m.target).Select("id").Bind(&before).Execute(ctx); err != nil {
+		return nil, err
 	}
 	changes := s.inContainer(after).Select("directory").Arg("path", m.target).Select("changes").Arg("from", before)
 	var what struct {
@@ -226,6 +219,25 @@ func (s *session) bringBackOne(ctx context.Context, m mount, after, before, data
 		}
 	}
 	return apply(m.root, stage, what.RemovedPaths)
+}
+
+// bringBackFile brings back a file that is mounted alone. One that the tool left as it was stays as it is now: somebody may have
+// changed it meanwhile.
+func (s *session) bringBackFile(ctx context.Context, m mount, r *ready, after, staged string) error {
+	var sums [2]string
+	file := s.inContainer(after).Select("file").Arg("path", m.target)
+	for i, one := range []*querybuilder.Selection{r.box.Select("file").Arg("path", m.target), file} {
+		if err := one.Select("digest").Arg("excludeMetadata", true).Bind(&sums[i]).Execute(ctx); err != nil {
+			return err
+		}
+	}
+	if sums[0] == sums[1] {
+		return nil
+	}
+	if err := file.Select("export").Arg("path", staged).Bind(new(string)).Execute(ctx); err != nil {
+		return err
+	}
+	return replaceFile(m.root, m.name, staged)
 }
 
 // below lists what else is mounted below a place, relative to it.

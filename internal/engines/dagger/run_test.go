@@ -389,6 +389,23 @@ func testMounts(t *testing.T, w world) {
 	refusedWith(t, r, contracts.PolicyDenied, "policy.mounts")
 }
 
+// TestFileLeftAlone: a file that is mounted alone, and that the tool did not change, keeps what somebody else wrote meanwhile.
+func TestFileLeftAlone(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		file := filepath.Join(t.TempDir(), "file")
+		e := w.open(t, Config{MountRoots: []string{file + ":rw"}})
+		for script, want := range map[string]string{"read:/file": "meanwhile", "write:/file:after": "after", "write:/file:before": "meanwhile"} {
+			do(t, os.WriteFile(file, []byte("before"), 0o644))
+			j := w.job(specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: file, Target: "/file", Mode: "rw"}}}), script)
+			j.Starting = func() error { return os.WriteFile(file, []byte("meanwhile"), 0o644) }
+			succeeded(t, run(t, e, j))
+			if text, err := os.ReadFile(file); err != nil || string(text) != want {
+				t.Errorf("after %s there is %q, %v; %q is right", script, text, err, want)
+			}
+		}
+	})
+}
+
 // TestSecretsInMounts: no mount shows what is the executor's own, nor what the dagger program has credentials from.
 func TestSecretsInMounts(t *testing.T) {
 	root := t.TempDir()

@@ -225,6 +225,9 @@ func (a *asker) path(t pathThing, name string, args map[string]any) (any, error)
 			return nil, err
 		}
 		return info.Size(), nil
+	case "digest":
+		text, err := os.ReadFile(t.path)
+		return fmt.Sprintf("%x", sha256.Sum256(text)), err
 	case "contents":
 		text, err := os.ReadFile(t.path)
 		return strings.ToValidUTF8(string(text), "\uFFFD"), err

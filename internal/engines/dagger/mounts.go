@@ -328,7 +328,15 @@ func apply(root *os.Root, stage string, removed []string) (skipped []string, err
 		}
 	}
 	for _, dir := range slices.Backward(dirs) {
-		if err := root.Chmod(dir.path, dir.mode); err != nil {
+		there, err := root.Lstat(dir.path)
+		if err != nil {
+			return skipped, err
+		}
+		if there.Mode().Perm() == dir.mode {
+			continue // who may write into a directory need not own it
+		}
+		kept := there.Mode() & (fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky) // the host's, which no tool is asked about
+		if err := root.Chmod(dir.path, dir.mode|kept); err != nil {
 			return skipped, err
 		}
 	}

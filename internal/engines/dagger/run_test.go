@@ -6,10 +6,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
@@ -565,6 +569,51 @@ func TestApply(t *testing.T) {
 	}
 	do(t, os.Chmod(filepath.Join(dir, "closed"), 0o700)) // so that it can be removed by who is not root
 	do(t, os.Chmod(filepath.Join(stage, "closed"), 0o700))
+}
+
+// TestApplyModes: directories keep what no tool is asked about, and one that is somebody else's is written into where that is allowed.
+func TestApplyModes(t *testing.T) {
+	dir, stage := t.TempDir(), t.TempDir()
+	for name, mode := range map[string]os.FileMode{"shared": os.ModeSetgid | 0o777, "everybody": os.ModeSticky | 0o777, "narrowed": os.ModeSetgid | 0o777} {
+		there, staged := filepath.Join(dir, name), filepath.Join(stage, name)
+		do(t, errors.Join(os.Mkdir(there, 0o755), os.Chmod(there, mode), os.Mkdir(staged, 0o755), os.Chmod(staged, mode.Perm()), os.WriteFile(staged+"/x", nil, 0o644)))
+	}
+	do(t, errors.Join(os.Chmod(stage+"/narrowed", 0o750), os.Mkdir(stage+"/shared/new", 0o755), os.WriteFile(stage+"/shared/new/x", nil, 0o644)))
+	root, err := os.OpenRoot(dir)
+	do(t, err)
+	defer root.Close()
+	do(t, apply1(root, stage))
+	for name, want := range map[string]os.FileMode{
+		"shared": os.ModeSetgid | 0o777, "shared/new": os.ModeSetgid | 0o755, "everybody": os.ModeSticky | 0o777, "narrowed": os.ModeSetgid | 0o750,
+	} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode() != want|os.ModeDir {
+			t.Errorf("%s is %v, %v; %v is right", name, info.Mode(), err, want)
+		}
+	}
+	do(t, errors.Join(os.Chmod(filepath.Dir(stage), 0o755), os.RemoveAll(stage+"/narrowed"), os.RemoveAll(stage+"/shared"), os.Remove(dir+"/everybody/x")))
+	do(t, asNobody(t, func() error { return apply1(root, stage) }))
+}
+
+func apply1(root *os.Root, stage string) error {
+	skipped, err := apply(root, stage, nil)
+	if len(skipped) > 0 {
+		err = errors.Join(err, fmt.Errorf("skipped: %q", skipped))
+	}
+	return err
+}
+
+// asNobody calls a function as a user without rights, as far as files are concerned.
+func asNobody(t *testing.T, call func() error) error {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: needs root, to be somebody else")
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: nobody else is to have it
+		done <- errors.Join(unix.Setfsgid(65534), unix.Setfsuid(65534), call())
+	}()
+	return <-done
 }
 
 func do(t testing.TB, err error) {

@@ -184,7 +184,7 @@ func (s *session) bringBackOne(ctx context.Context, m mount, r *ready, after, da
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(stage)
+	defer discard(stage)
 	if m.file {
 		return nil, s.bringBackFile(ctx, m, r, after, filepath.Join(stage, "file"))
 	}
@@ -206,6 +206,10 @@ func (s *session) bringBackOne(ctx context.Context, m mount, r *ready, after, da
 	if err := changes.Select("layer").Select("export").Arg("path", stage).Bind(new(string)).Execute(ctx); err != nil {
 		return nil, err
 	}
+	modes, err := loosen(stage)
+	if err != nil {
+		return nil, err
+	}
 	staged, err := os.OpenRoot(stage) // the tool's links lie in it
 	if err != nil {
 		return nil, err
@@ -218,7 +222,43 @@ func (s *session) bringBackOne(ctx context.Context, m mount, r *ready, after, da
 			}
 		}
 	}
-	return apply(m.root, stage, what.RemovedPaths)
+	return apply(m.root, stage, modes, what.RemovedPaths)
+}
+
+// loosen lets its owner, who need not be root, read and remove all of a stage, whatever modes the tool gave. It returns those that it
+// changed.
+func loosen(stage string) (modes map[string]fs.FileMode, err error) {
+	modes = map[string]fs.FileMode{}
+	err = filepath.WalkDir(stage, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		least := fs.FileMode(0o400)
+		switch {
+		case d.IsDir():
+			least = 0o700
+		case !d.Type().IsRegular():
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if mode := info.Mode().Perm(); mode&least != least {
+			modes[file] = mode
+			return os.Chmod(file, mode|least) // of a directory before what is in it is read
+		}
+		return nil
+	})
+	return modes, err
+}
+
+// discard removes a stage.
+func discard(stage string) {
+	if os.RemoveAll(stage) != nil {
+		_, _ = loosen(stage)
+		_ = os.RemoveAll(stage) // what is left, the next executor removes
+	}
 }
 
 // bringBackFile brings back a file that is mounted alone. One that the tool left as it was stays as it is now: somebody may have
@@ -235,6 +275,9 @@ func (s *session) bringBackFile(ctx context.Context, m mount, r *ready, after, s
 		return nil
 	}
 	if err := file.Select("export").Arg("path", staged).Bind(new(string)).Execute(ctx); err != nil {
+		return err
+	}
+	if _, err := loosen(staged); err != nil {
 		return err
 	}
 	return replaceFile(m.root, m.name, staged)
@@ -266,8 +309,8 @@ func (s *session) inContainer(id string) *querybuilder.Selection {
 
 // apply makes a directory of the host as the changes say. It never leaves the directory, whatever links there are. What is removed
 // goes last: where something cannot be written, as on a full disk, nothing is lost. Modes of directories come after all that is written
-// into them, which they may forbid.
-func apply(root *os.Root, stage string, removed []string) (skipped []string, err error) {
+// into them, which they may forbid. modes are those that loosen returned.
+func apply(root *os.Root, stage string, modes map[string]fs.FileMode, removed []string) (skipped []string, err error) {
 	type mode struct {
 		path string
 		mode fs.FileMode
@@ -281,6 +324,10 @@ func apply(root *os.Root, stage string, removed []string) (skipped []string, err
 		info, err := d.Info()
 		if err != nil {
 			return err
+		}
+		perm, is := modes[file]
+		if !is {
+			perm = info.Mode().Perm()
 		}
 		there, err := root.Lstat(path)
 		switch {
@@ -301,7 +348,7 @@ func apply(root *os.Root, stage string, removed []string) (skipped []string, err
 					return err
 				}
 			}
-			dirs = append(dirs, mode{path, info.Mode().Perm()})
+			dirs = append(dirs, mode{path, perm})
 			return nil
 		case info.Mode()&fs.ModeSymlink != 0:
 			to, err := os.Readlink(file)
@@ -310,7 +357,7 @@ func apply(root *os.Root, stage string, removed []string) (skipped []string, err
 			}
 			return root.Symlink(to, path)
 		case info.Mode().IsRegular():
-			return replaceIn(root, path, file, info.Mode().Perm())
+			return replaceIn(root, path, file, perm)
 		}
 		skipped = append(skipped, path)
 		return nil

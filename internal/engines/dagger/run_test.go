@@ -555,9 +555,7 @@ func TestApply(t *testing.T) {
 	root, err := os.OpenRoot(dir)
 	do(t, err)
 	defer root.Close()
-	if skipped, err := apply(root, stage, []string{"gone/", "was/", "was/x", "was/dir/"}); err != nil || len(skipped) > 0 {
-		t.Fatalf("%q, %v", skipped, err)
-	}
+	do(t, apply1(root, stage, "gone/", "was/", "was/x", "was/dir/"))
 	if text, err := os.ReadFile(filepath.Join(dir, "was/x")); err != nil || string(text) != "kept" {
 		t.Errorf("by the link there is %q, %v", text, err)
 	}
@@ -594,12 +592,45 @@ func TestApplyModes(t *testing.T) {
 	do(t, asNobody(t, func() error { return apply1(root, stage) }))
 }
 
-func apply1(root *os.Root, stage string) error {
-	skipped, err := apply(root, stage, nil)
+func apply1(root *os.Root, stage string, removed ...string) error {
+	modes, err := loosen(stage)
+	if err != nil {
+		return err
+	}
+	skipped, err := apply(root, stage, modes, removed)
 	if len(skipped) > 0 {
 		err = errors.Join(err, fmt.Errorf("skipped: %q", skipped))
 	}
 	return err
+}
+
+// TestApplyUnreadable: who is not root brings back what a tool has closed, with its modes, and leaves nothing behind.
+func TestApplyUnreadable(t *testing.T) {
+	dir, stage := t.TempDir(), t.TempDir()+"/stage"
+	do(t, errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Mkdir(stage, 0o700), os.Chown(stage, 65534, 65534), os.Chown(filepath.Dir(stage), 65534, 65534), os.Chown(dir, 65534, 65534)))
+	root, err := os.OpenRoot(dir)
+	do(t, err)
+	defer root.Close()
+	do(t, asNobody(t, func() error {
+		return errors.Join(os.MkdirAll(stage+"/closed/below", 0o755), os.WriteFile(stage+"/closed/below/x", []byte("y"), 0o644),
+			os.Chmod(stage+"/closed/below/x", 0), os.Chmod(stage+"/closed/below", 0), os.Chmod(stage+"/closed", 0o555), apply1(root, stage))
+	}))
+	for name, want := range map[string]os.FileMode{"closed": os.ModeDir | 0o555, "closed/below": os.ModeDir, "closed/below/x": 0} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode() != want {
+			t.Errorf("%s is %v, %v; %v is right", name, info.Mode(), err, want)
+		}
+	}
+	if text, err := os.ReadFile(dir + "/closed/below/x"); err != nil || string(text) != "y" {
+		t.Errorf("it holds %q, %v", text, err)
+	}
+	do(t, asNobody(t, func() error {
+		err := errors.Join(os.Chmod(stage+"/closed/below", 0o555), os.Chmod(stage+"/closed", 0o555))
+		discard(stage)
+		return err
+	}))
+	if left := leftIn(filepath.Dir(stage)); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
 }
 
 // asNobody calls a function as a user without rights, as far as files are concerned.

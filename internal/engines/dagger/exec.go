@@ -1,6 +1,7 @@
 package dagger
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,6 +51,9 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	}
 	end, err := e.complete(ctx, s, live, after, first, out)
 	if err != nil {
+		if ctx.Err() == nil && !away(err) {
+			return e.unread(ctx, s, c, r, after, end, exit, err)
+		}
 		if ctx.Err() != nil {
 			return exit, context.Cause(ctx)
 		}
@@ -67,8 +71,7 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	if end.Unstarted != "" {
 		return exit, contracts.Errorf(contracts.SpawnFailed, "%s", end.Unstarted)
 	}
-	exit.Code, exit.Signal = end.Code, end.Signal
-	exit.Usage = contracts.Usage{CPUMS: end.CPUMS, MaxRSSBytes: end.MaxRSS}
+	came(&exit, end)
 	if end.Dropped > 0 {
 		exit.Notes = append(exit.Notes, fmt.Sprintf("the last %d bytes of the output were dropped: there was more than is taken (1 GiB, or execution.max_output_bytes where that is more)", end.Dropped))
 	}
@@ -80,6 +83,28 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	}
 	err = s.bringBack(ctx, c, r, after, e.config.DataDir, &exit)
 	return exit, err
+}
+
+// came says in an exit how the tool ended.
+func came(exit *engines.Exit, end *inside.End) {
+	exit.Code, exit.Signal = end.Code, end.Signal
+	exit.Usage = contracts.Usage{CPUMS: end.CPUMS, MaxRSSBytes: end.MaxRSS}
+}
+
+// unread is the end of a tool whose output cannot be had for reasons that are on this side, as a full disk. It has run: it must not run
+// again for that.
+func (e *Engine) unread(ctx context.Context, s *session, c *container, r *ready, after string, end *inside.End, exit engines.Exit, err error) (engines.Exit, error) {
+	how := "how is not known"
+	if end != nil {
+		came(&exit, end)
+		how = cmp.Or(end.Signal, fmt.Sprintf("exit code %d", end.Code))
+	}
+	if back := s.bringBack(ctx, c, r, after, e.config.DataDir, &exit); ctx.Err() != nil {
+		return exit, context.Cause(ctx)
+	} else if back != nil {
+		exit.Notes = append(exit.Notes, contracts.AsError(back).Message)
+	}
+	return exit, contracts.Errorf(contracts.Internal, "the tool ran to its end (%s), but not all of its output can be read: %s; see that there is room in executor.data_dir", how, short(err))
 }
 
 // await waits for a value; with no time it only looks.
@@ -127,7 +152,7 @@ func (s *session) withExec(c *container, r *ready, argv []string, stdin string) 
 }
 
 // complete sees to it that all output is written after the tool has ended: it comes by the stream, is in first, or is asked for. It
-// returns how the tool ended, nil where nothing says so.
+// returns how the tool ended, nil where nothing says so; with an error as well.
 func (e *Engine) complete(ctx context.Context, s *session, live *live, after, first string, out *output) (*inside.End, error) {
 	// What is little has come at once; for more it is worth to wait for the stream as long as that goes on.
 	more := len(first) >= inside.FirstBytes/2
@@ -148,20 +173,22 @@ func (e *Engine) complete(ctx context.Context, s *session, live *live, after, fi
 	}
 	stage, err := os.MkdirTemp(e.config.DataDir, "dagger-output-")
 	if err != nil {
-		return nil, err
+		return d.Last, err
 	}
 	defer os.RemoveAll(stage)
 	file := filepath.Join(stage, "output")
 	if err := s.inContainer(after).Select("file").Arg("path", inside.Output).Select("export").Arg("path", file).Bind(new(string)).Execute(ctx); err != nil {
-		return nil, err
+		return d.Last, err
 	}
 	text, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return d.Last, err
 	}
 	defer text.Close()
-	err = out.whole(&d, text)
-	return d.End, err
+	if err = out.whole(&d, text); err == nil && d.End == nil {
+		err = fmt.Errorf("%w: the last", inside.ErrGap)
+	}
+	return cmp.Or(d.End, d.Last), err
 }
 
 // broken says what an error of the query that runs the tool means.

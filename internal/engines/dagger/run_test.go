@@ -545,6 +545,22 @@ func TestNotBroughtBack(t *testing.T) {
 	}
 }
 
+// TestOutputNotRead: a tool that has run is not run again where its output finds no room here.
+func TestOutputNotRead(t *testing.T) {
+	root, small := t.TempDir(), t.TempDir()
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("SKIPPED: needs to mount a small disk: %s", err)
+	}
+	t.Cleanup(func() { do(t, syscall.Unmount(small, syscall.MNT_DETACH)) })
+	_, e := double(t, daggertest.Options{NoLogs: true}, Config{DataDir: small, MountRoots: []string{root + ":rw"}})
+	spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root, Target: "/data", Mode: "rw"}}})
+	r := run(t, e, job(spec, "write:/data/new:fresh", "flood:3M", "exit:7"))
+	refusedWith(t, r, contracts.Internal, "exit code 7", "no space left")
+	if text, err := os.ReadFile(filepath.Join(root, "new")); err != nil || string(text) != "fresh" {
+		t.Errorf("brought back: %q, %v", text, err)
+	}
+}
+
 // TestApply: files of directories that forbid writing are written, and what was put in place of something removed stays.
 func TestApply(t *testing.T) {
 	dir, stage := t.TempDir(), t.TempDir()

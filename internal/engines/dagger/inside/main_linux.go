@@ -29,7 +29,11 @@ func Main() {
 		end = End{Unstarted: err.Error(), Root: errors.Is(err, errRoot)}
 	}
 	end.Bytes, end.Began, end.Dropped = out.bytes, began, out.dropped
-	out.write(appendEnd(nil, end))
+	line := appendEnd(nil, end)
+	out.write(line)
+	if out.left < 0 { // it is continued
+		_, _ = os.Stdout.Write(line)
+	}
 	os.Exit(0) // what the tool started ends with the container
 }
 

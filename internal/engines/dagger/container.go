@@ -512,13 +512,14 @@ const (
 )
 
 // lookUps are the paths whose absence means that the tool cannot be started: the working directory, and the program in any of
-// its possible places. Where the program may be in a cache nothing can be said: that is there only while the tool runs.
+// its possible places. Where the program may be in a cache nothing can be said: that is there only while the tool runs. Nor where PATH
+// is a secret: an engine shows what it is asked.
 func (c *container) lookUps(workdir, path string) (list []lookUp) {
 	if c.spec.Cwd != "" && !c.inCache(workdir) && workdir != inside.Home && workdir != inside.Temp {
 		list = append(list, lookUp{workdir, directory})
 	}
 	files := c.programs(workdir, path)
-	if slices.ContainsFunc(files, c.inCache) {
+	if _, hidden := c.secrets["PATH"]; hidden && !strings.Contains(c.argv[0], "/") || slices.ContainsFunc(files, c.inCache) {
 		return list
 	}
 	for _, file := range files {

@@ -874,6 +874,30 @@ func TestSecretsInQueries(t *testing.T) {
 	}
 }
 
+// TestPassedPath: a program is looked for where a PATH that is passed through says, and nothing tells that.
+func TestPassedPath(t *testing.T) {
+	image := daggertest.MakeImage(t, false, enginetest.Build(t))
+	do(t, errors.Join(os.Mkdir(filepath.Join(image.Dir, "hidden-place"), 0o755), os.Rename(filepath.Join(image.Dir, "opt/bin/testtool"), filepath.Join(image.Dir, "hidden-place/testtool"))))
+	d, e := double(t, daggertest.Options{Images: map[string]daggertest.Image{"image": image}}, Config{})
+	with := func(path string) ended {
+		j := job(specWith(contracts.CommonSpec{}), "out:ran")
+		j.Passthrough = map[string]string{"PATH": path}
+		return run(t, e, j)
+	}
+	if got := succeeded(t, with("/nowhere:/hidden-place")).stdout; got != "ran" {
+		t.Errorf("it printed %q", got)
+	}
+	r := with("/hidden-place/nowhere")
+	if refusedWith(t, r, contracts.SpawnFailed, "testtool", "env_passthrough"); strings.Contains(r.err.Error(), "hidden-place") {
+		t.Errorf("the error shows the PATH: %s", r.err)
+	}
+	for _, q := range d.Queries() {
+		if strings.Contains(q.Text, "hidden-place") && !strings.Contains(q.Text, "setSecret") {
+			t.Errorf("a query shows the PATH: %s", q.Text)
+		}
+	}
+}
+
 // TestNamesOfSecrets: an engine shows the names of secrets. They are the same for the same value, on the executor that knows it, and tell
 // nobody else whether a value that was guessed is right.
 func TestNamesOfSecrets(t *testing.T) {

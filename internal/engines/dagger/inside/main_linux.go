@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -70,7 +71,7 @@ func start(out *frames) (End, error) {
 	if err := os.Chdir(plan.Dir); err != nil {
 		return End{}, fmt.Errorf("cwd: %w", err)
 	}
-	file, err := lookUp(plan.Argv[0])
+	file, err := lookUp(plan.Argv[0], slices.Contains(plan.Secrets, pathName))
 	if err != nil {
 		return End{}, fmt.Errorf("command: %w", err)
 	}
@@ -140,8 +141,8 @@ func cause(err error) error {
 	return err
 }
 
-// lookUp finds a program as a shell would, but never in the working directory unless it is named so.
-func lookUp(name string) (string, error) {
+// lookUp finds a program as a shell would, but never in the working directory unless it is named so. A PATH that is hidden is not told.
+func lookUp(name string, hidden bool) (string, error) {
 	if filepath.Base(name) != name {
 		return name, executable(name)
 	}
@@ -163,8 +164,11 @@ func lookUp(name string) (string, error) {
 			found = err
 		}
 	}
-	if found == nil {
-		found = fmt.Errorf("there is no program %q in the PATH of the tool (%s)", name, list)
+	if hidden {
+		list = "as env_passthrough has it"
+	}
+	if found == nil || hidden {
+		found = fmt.Errorf("there is no program %q that its user may execute in the PATH of the tool (%s)", name, list)
 	}
 	return "", found
 }

@@ -36,10 +36,11 @@ type session struct {
 	stop context.CancelCauseFunc
 	work sync.WaitGroup // the goroutines of the session
 
+	failed int // probes in a row
+
 	mu     sync.Mutex
 	runs   int
 	left   bool // no new runs
-	failed int  // probes in a row
 	idle   chan struct{}
 	images map[string]knownImage
 	paths  map[imagePath]seen
@@ -152,7 +153,7 @@ func (s *session) readLogs(stream interface {
 			if err == nil {
 				break
 			}
-			_ = s.probe(s.ctx) // ends the session where that is right
+			_ = s.ask(s.ctx) // ends the session where nobody is there
 		}
 	}
 }
@@ -166,8 +167,8 @@ func (s *session) watch() {
 	}
 }
 
-// probe asks the engine for a sign of life. Several failures in a row, or one that leaves no doubt, end the session.
-func (s *session) probe(ctx context.Context) error {
+// ask asks the engine for a sign of life. An error that leaves no doubt ends the session.
+func (s *session) ask(ctx context.Context) error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
@@ -175,16 +176,27 @@ func (s *session) probe(ctx context.Context) error {
 	defer cancel()
 	var version string
 	err := s.root().Select("version").Bind(&version).Execute(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil {
-		s.failed = 0
-		return nil
-	}
-	if s.failed++; s.failed >= probesFailed || nobodyThere(err) {
-		s.stop(fmt.Errorf("the Dagger engine is gone: %s", short(err)))
+	if err != nil && nobodyThere(err) {
+		s.gone(err)
 	}
 	return err
+}
+
+func (s *session) gone(err error) {
+	s.stop(fmt.Errorf("the Dagger engine is gone: %s", short(err)))
+}
+
+// probe asks now and then, from one goroutine. Several failures in a row end the session; others who ask do not count, as they may ask
+// at the same time, or not wait for the answer.
+func (s *session) probe() {
+	err := s.ask(s.ctx)
+	if err == nil {
+		s.failed = 0
+		return
+	}
+	if s.failed++; s.failed >= probesFailed {
+		s.gone(err)
+	}
 }
 
 // use counts a run in; ok is false where the session takes none any more.
@@ -350,7 +362,7 @@ func (s *sessions) hold(current *session) (next *session) {
 	for {
 		select {
 		case <-ticker.C:
-			_ = current.probe(current.ctx) // ends it where that is right
+			current.probe()
 		case <-old:
 			s.log.Debug().Msg("a session of the Dagger engine has come to its age (execution.dagger.session_timeout)")
 			old, opening = nil, make(chan opened, 1)

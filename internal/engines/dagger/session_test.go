@@ -265,6 +265,24 @@ func TestEngineHangs(t *testing.T) {
 	succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
 }
 
+// TestImpatientCallers: who asks whether the engine is ready, and does not wait for the answer, ends no session.
+func TestImpatientCallers(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{})
+	becomesReady(t, e)
+	ended, stop := blocked(t, e)
+	d.Hang()
+	for range 2 * probesFailed {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		isUnavailable(t, e.Ready(ctx))
+		cancel()
+	}
+	d.Resume()
+	stop()
+	if err := soon(t, ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("Run returned %v: it was lost with its session", err)
+	}
+}
+
 // TestPullTimeout: a registry that never answers does not hold a run for ever, and the run can go elsewhere.
 func TestPullTimeout(t *testing.T) {
 	d, e := double(t, daggertest.Options{}, Config{PullTimeout: 300 * time.Millisecond})

@@ -378,14 +378,7 @@ func (s *sessions) hold(current *session) (next *session) {
 			}
 			s.set(another.session, nil) // before the other is left: at no time is there none
 			current.leave()
-			s.work.Go(func() {
-				select {
-				case <-current.idle:
-				case <-current.ctx.Done():
-				case <-s.ctx.Done():
-				}
-				current.end(errEnded)
-			})
+			s.work.Go(func() { s.finish(current) })
 			return another.session
 		case <-current.ctx.Done():
 			why := unavailable("%s; connecting again", context.Cause(current.ctx))
@@ -403,6 +396,25 @@ func (s *sessions) hold(current *session) (next *session) {
 			}
 			return (<-opening).session // which the next call ends
 		}
+	}
+}
+
+// finish ends a session that was left when its last run has ended. It is probed until then: a run would wait for ever for an engine
+// that hangs.
+func (s *sessions) finish(left *session) {
+	ticker := time.NewTicker(probeEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			left.probe()
+			continue
+		case <-left.idle:
+		case <-left.ctx.Done():
+		case <-s.ctx.Done():
+		}
+		left.end(errEnded)
+		return
 	}
 }
 

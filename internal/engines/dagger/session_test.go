@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -341,6 +342,27 @@ func TestSessionTimeout(t *testing.T) {
 		t.Errorf("Run returned %v", err)
 	}
 	enginetest.Eventually(t, "the old session has ended", func() bool { return !slices.Contains(cli.Alive(), first[0]) })
+}
+
+// TestOldSessionHangs: a run in a session that was replaced does not wait for ever for an engine that answers no more.
+func TestOldSessionHangs(t *testing.T) {
+	quick(t)
+	cli := daggertest.NewCLI(t, daggertest.CLIGood, testImages(t))
+	e := open1(t, Config{CLI: cli.Path, SessionTimeout: 2 * time.Second})
+	ended, stop := blocked(t, e)
+	defer stop()
+	old := cli.Alive()[0]
+	enginetest.Eventually(t, "there is a second session", func() bool { return cli.Started() > 1 && e.Ready(t.Context()) == nil })
+	do(t, syscall.Kill(old, syscall.SIGSTOP))
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "lost") {
+			t.Errorf("Run returned %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the run waits for an engine that hangs")
+	}
+	enginetest.Eventually(t, "the old session has ended", func() bool { return !slices.Contains(cli.Alive(), old) })
 }
 
 // TestSessionTimeoutSlowly: the old session serves until there is a new one, however long that takes.

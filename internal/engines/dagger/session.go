@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -85,7 +86,7 @@ func (s *session) begin(ctx context.Context, config Config) error {
 		s.work.Go(func() { s.readLogs(stream) })
 	}
 	s.work.Go(s.watch)
-	program, err := besideTools(config.Program, who.DefaultPlatform)
+	program, err := besideTools(config, who.DefaultPlatform)
 	if err != nil {
 		s.why = err.Error()
 		s.log.Warn().Str("reason", s.why).Msg("no program of ours can run in containers of Dagger; their output is text and comes at the end of a run")
@@ -95,17 +96,20 @@ func (s *session) begin(ctx context.Context, config Config) error {
 }
 
 // besideTools returns the program that can run in any container of an engine with that platform.
-func besideTools(program, platform string) (string, error) {
+func besideTools(config Config, platform string) (string, error) {
 	if platform != "linux/"+runtime.GOARCH {
 		return "", fmt.Errorf("the engine runs %s, this program is for %s/%s", platform, runtime.GOOS, runtime.GOARCH)
 	}
-	var err error
+	program, err := config.Program, error(nil)
 	if program == "" {
-		if program, err = os.Executable(); err != nil {
-			return "", err
+		if program, err = os.Executable(); err == nil {
+			program, err = asStarted(program, "/proc/self/exe", config.DataDir)
 		}
 	}
-	if program, err = filepath.EvalSymlinks(program); err != nil {
+	if err == nil {
+		program, err = filepath.EvalSymlinks(program)
+	}
+	if err != nil {
 		return "", err
 	}
 	file, err := elf.Open(program)
@@ -119,6 +123,33 @@ func besideTools(program, platform string) (string, error) {
 		}
 	}
 	return program, nil
+}
+
+// asStarted is where a program is that runs: at its path, or, where that has another one since an upgrade, in a copy in dir of what runs.
+func asStarted(path, running, dir string) (string, error) {
+	own, err := os.Stat(running)
+	if err != nil || dir == "" {
+		return path, nil
+	}
+	if there, err := os.Stat(path); err == nil && os.SameFile(own, there) {
+		return path, nil
+	}
+	in, err := os.Open(running)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(dir, "program-")
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Chmod(0o755), out.Close()); err != nil {
+		_ = os.Remove(out.Name())
+		return "", fmt.Errorf("copy this program, which is not at its path any more: %w", err)
+	}
+	copied := filepath.Join(filepath.Dir(out.Name()), "program")
+	return copied, os.Rename(out.Name(), copied)
 }
 
 func (s *session) root() *querybuilder.Selection { return s.client.QueryBuilder() }

@@ -365,6 +365,29 @@ func TestOldSessionHangs(t *testing.T) {
 	enginetest.Eventually(t, "the old session has ended", func() bool { return !slices.Contains(cli.Alive(), old) })
 }
 
+// TestUpgraded: beside tools stands the program that runs, also where an upgrade has put another in its place or removed it.
+func TestUpgraded(t *testing.T) {
+	dir := t.TempDir()
+	path, running := filepath.Join(dir, "executor"), filepath.Join(dir, "running")
+	do(t, errors.Join(os.WriteFile(running, []byte("old"), 0o755), os.Link(running, path)))
+	if got, err := asStarted(path, running, dir); err != nil || got != path {
+		t.Errorf("before the upgrade it is %s, %v", got, err)
+	}
+	for _, what := range []string{"replaced", "removed"} {
+		do(t, os.Remove(path))
+		if what == "replaced" {
+			do(t, os.WriteFile(path, []byte("new"), 0o755))
+		}
+		got, err := asStarted(path, running, dir)
+		if text, _ := os.ReadFile(got); err != nil || string(text) != "old" {
+			t.Errorf("where it was %s, %s holds %q, %v", what, got, text, err)
+		}
+	}
+	if left := leftIn(dir); !slices.Equal(left, []string{"program", "running"}) {
+		t.Errorf("there are %q", left)
+	}
+}
+
 // TestSessionTimeoutSlowly: the old session serves until there is a new one, however long that takes.
 func TestSessionTimeoutSlowly(t *testing.T) {
 	quick(t)

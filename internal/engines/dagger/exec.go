@@ -47,7 +47,7 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 		case live.gap || s.ctx.Err() != nil:
 			exit.Notes = append(exit.Notes, "some of what the tool printed before it was stopped is lost: the log stream of the Dagger engine left it out, or ended")
 		}
-		return e.broken(ctx, f, exit, err)
+		return e.broken(ctx, c, f, exit, err)
 	}
 	end, err := e.complete(ctx, s, live, after, first, out)
 	if err != nil {
@@ -192,7 +192,7 @@ func (e *Engine) complete(ctx context.Context, s *session, live *live, after, fi
 }
 
 // broken says what an error of the query that runs the tool means.
-func (e *Engine) broken(ctx context.Context, f *follower, exit engines.Exit, err error) (engines.Exit, error) {
+func (e *Engine) broken(ctx context.Context, c *container, f *follower, exit engines.Exit, err error) (engines.Exit, error) {
 	var failed *sdk.ExecError
 	switch {
 	case ctx.Err() != nil:
@@ -204,6 +204,9 @@ func (e *Engine) broken(ctx context.Context, f *follower, exit engines.Exit, err
 			exit.Code, exit.Signal = failed.ExitCode, ""
 		}
 		exit.Notes = append(exit.Notes, "the tool was ended together with the program that started it; its last output may be missing")
+		if hasWritable(c.mounts) {
+			exit.Notes = append(exit.Notes, "mounts: what the tool changed was not brought back: the Dagger engine keeps nothing of a tool that was ended so")
+		}
 		return exit, nil
 	case away(err):
 		return exit, fmt.Errorf("the Dagger engine was lost while the tool ran: %w", err)
@@ -241,7 +244,7 @@ func (e *Engine) execBare(ctx context.Context, s *session, c *container, r *read
 			exit.Notes = append(exit.Notes, "of the output of a tool that exits with 128 to 191 the Dagger engine keeps 100 KiB")
 		}
 	case err != nil:
-		return e.broken(ctx, &follower{}, exit, err)
+		return e.broken(ctx, c, &follower{}, exit, err)
 	}
 	out.emit(0, 0, []byte(answer.Stdout))
 	out.emit(1, 0, []byte(answer.Stderr))

@@ -545,6 +545,28 @@ func TestNotBroughtBack(t *testing.T) {
 	}
 }
 
+// TestEndedTogether: a tool that ends the program beside it as well says nothing of its changes: the result does.
+func TestEndedTogether(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		root := t.TempDir()
+		e := w.open(t, Config{MountRoots: []string{root + ":rw"}})
+		with := func(mode string) ended {
+			spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root, Target: "/data", Mode: mode}}})
+			r := run(t, e, w.job(spec, "kill:parent:KILL", "block"))
+			if r.err != nil || r.Signal != "SIGKILL" {
+				t.Errorf("signal %q, error %v", r.Signal, r.err)
+			}
+			return r
+		}
+		if r := with("rw"); !noted(r.Notes, "was not brought back") {
+			t.Errorf("the notes are %q", r.Notes)
+		}
+		if r := with("ro"); noted(r.Notes, "was not brought back") {
+			t.Errorf("the notes are %q", r.Notes)
+		}
+	})
+}
+
 // TestOutputNotRead: a tool that has run is not run again where its output finds no room here.
 func TestOutputNotRead(t *testing.T) {
 	root, small := t.TempDir(), t.TempDir()

@@ -243,6 +243,11 @@ func (e *Engine) execBare(ctx context.Context, s *session, c *container, r *read
 		if len(failed.Stdout) >= 100<<10 || len(failed.Stderr) >= 100<<10 {
 			exit.Notes = append(exit.Notes, "of the output of a tool that exits with 128 to 191 the Dagger engine keeps 100 KiB")
 		}
+	case errors.Is(err, errTooLarge):
+		if hasWritable(c.mounts) {
+			exit.Notes = append(exit.Notes, "mounts: what the tool changed was not brought back")
+		}
+		return exit, contracts.Errorf(contracts.OutputLimit, "the tool ran to its end, but printed more than the %d MiB that the dagger engine takes where no program of ours stands beside it (%s); have it print less, or write to a mount", mostAnswer>>20, c.bare)
 	case err != nil:
 		return e.broken(ctx, c, &follower{}, exit, err)
 	}

@@ -79,10 +79,15 @@ func (s *session) begin(ctx context.Context, config Config) error {
 	}
 	s.version, s.platform = who.Version, who.DefaultPlatform
 	stream, err := s.logs.subscribe(s.ctx, ctx, s.conn)
-	if err != nil {
-		s.logs.err = err
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, errNoStream):
 		s.log.Warn().Err(err).Str("version", who.Version).Msg("the Dagger engine has no log stream; output of its runs comes at their end")
-	} else {
+	case err != nil:
+		s.log.Warn().Err(err).Msg("the log stream of the Dagger engine cannot be opened; output of its runs comes at their end until it can")
+	}
+	if s.logs.is(err); !errors.Is(err, errNoStream) {
 		s.work.Go(func() { s.readLogs(stream) })
 	}
 	s.work.Go(s.watch)
@@ -154,23 +159,22 @@ func asStarted(path, running, dir string) (string, error) {
 
 func (s *session) root() *querybuilder.Selection { return s.client.QueryBuilder() }
 
-// readLogs reads the stream, and opens it again where it ends before the session.
-func (s *session) readLogs(stream interface {
-	Read([]byte) (int, error)
-	Close() error
-}) {
+// readLogs reads the stream, and opens it again where it ends before the session; nil is one that could not be opened yet.
+func (s *session) readLogs(stream io.ReadCloser) {
 	for wait := retryFirst / 10; ; wait = min(2*wait, retryFirst) {
-		begun := time.Now()
-		err := s.logs.read(stream)
-		_ = stream.Close()
-		if s.ctx.Err() != nil {
-			return
+		if stream != nil {
+			begun := time.Now()
+			err := s.logs.read(stream)
+			_ = stream.Close()
+			if s.ctx.Err() != nil {
+				return
+			}
+			if time.Since(begun) > time.Second {
+				wait = retryFirst / 10
+			}
+			s.log.Debug().Err(err).Msg("the log stream of the Dagger engine ended; opening it again")
 		}
-		if time.Since(begun) > time.Second {
-			wait = retryFirst / 10
-		}
-		s.log.Debug().Err(err).Msg("the log stream of the Dagger engine ended; opening it again")
-		for {
+		for ; ; wait = min(2*wait, retryMost) {
 			timer := time.NewTimer(wait)
 			select {
 			case <-timer.C:
@@ -178,10 +182,12 @@ func (s *session) readLogs(stream interface {
 				timer.Stop()
 				return
 			}
+			var err error
 			attempt, cancel := context.WithTimeout(s.ctx, probeTimeout)
 			stream, err = s.logs.subscribe(s.ctx, attempt, s.conn)
 			cancel()
 			if err == nil {
+				s.logs.is(nil)
 				break
 			}
 			_ = s.ask(s.ctx) // ends the session where nobody is there

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -192,6 +193,21 @@ func TestLogStreamHangs(t *testing.T) {
 	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("the ends took %s", took)
 	}
+}
+
+// TestLogStreamLater: a log stream that cannot be opened at once is opened when it can.
+func TestLogStreamLater(t *testing.T) {
+	quick(t)
+	var works atomic.Bool
+	_, e := double(t, daggertest.Options{FailLogs: func() bool { return !works.Load() }}, Config{})
+	const words = "no log stream"
+	if r := succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran"))); r.stdout != "ran" || !noted(r.Notes, words) {
+		t.Errorf("output %q, notes %q", r.stdout, r.Notes)
+	}
+	works.Store(true)
+	enginetest.Eventually(t, "there is a log stream", func() bool {
+		return !noted(succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran"))).Notes, words)
+	})
 }
 
 // TestEngineDownAtStart: it is told where nobody listens, and found when somebody does.

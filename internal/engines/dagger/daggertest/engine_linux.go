@@ -28,6 +28,7 @@ type Options struct {
 	Platform       string                 // "": that of this machine
 	NoLogs         bool                   // it has no log stream
 	HangLogs       bool                   // its log stream never answers
+	FailLogs       func() bool            // a request for it fails
 	ForbidInsecure bool                   // it allows no privileged commands
 	Beside         string                 // the program that is to stand beside tools, which is not copied for each; "": that of Program
 	Lose           func(text string) bool // loses a piece of output in the log stream
@@ -226,6 +227,10 @@ func (e *Engine) query(w http.ResponseWriter, r *http.Request) {
 
 // logs is the log stream: server-sent events with what was printed, as OTLP has it.
 func (e *Engine) logs(w http.ResponseWriter, r *http.Request) {
+	if e.options.FailLogs != nil && e.options.FailLogs() {
+		http.Error(w, "bad gateway", http.StatusBadGateway)
+		return
+	}
 	if e.options.HangLogs {
 		select {
 		case <-r.Context().Done():

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
@@ -870,6 +872,67 @@ func TestEntrypointAndTmpfs(t *testing.T) {
 	}{{with(nil, "out:second"), "first second"}, {with(contracts.Entrypoint{}, "testtool", "write:/in/memory/x:y", "read:/in/memory/x"), "y"}, {with(contracts.Entrypoint{"testtool"}, "out:own"), "own"}} {
 		if succeeded(t, c.got); c.got.stdout != c.want {
 			t.Errorf("the tool printed %q, %q is right", c.got.stdout, c.want)
+		}
+	}
+}
+
+// TestDockerSocket: containers get the socket of the Docker daemon where the policy allows it, and then those that ask for it, or all.
+func TestDockerSocket(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"docker.sock", "other.sock", "own/docker.sock"} {
+		do(t, os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755))
+		listener, err := net.Listen("unix", filepath.Join(root, name))
+		do(t, err)
+		defer listener.Close()
+	}
+	socket := filepath.Join(root, "docker.sock")
+	d, without := double(t, daggertest.Options{}, Config{DockerSocket: socket})
+	secrets := []string{filepath.Join(root, "own")}
+	allowed, all := open1(t, Config{AllowDockerSocket: true, Secrets: secrets}), open1(t, Config{AllowDockerSocket: true, DockerSocket: socket})
+	look := func(e *Engine, mounts ...string) ended {
+		common := contracts.CommonSpec{}
+		for _, name := range mounts {
+			common.Mounts = append(common.Mounts, contracts.Mount{Source: filepath.Join(root, name), Target: DockerSocket})
+		}
+		return run(t, e, job(specWith(common), "stat:"+DockerSocket))
+	}
+	for what, e := range map[string]*Engine{"nobody asks for it": allowed, "it is not allowed": without} {
+		if r := look(e); r.err != nil || r.Code == 0 {
+			t.Errorf("where %s the tool sees %q, %v", what, r.stdout, r.err)
+		}
+	}
+	for what, r := range map[string]ended{"the contract asks for it": look(allowed, "docker.sock"), "all have it": look(all), "both is so": look(all, "docker.sock")} {
+		if succeeded(t, r); !strings.HasPrefix(r.stdout, "S") {
+			t.Errorf("where %s the tool sees %q", what, r.stdout)
+		}
+	}
+	if !slices.ContainsFunc(d.Queries(), func(q daggertest.Query) bool { return strings.Contains(q.Text, `unixSocket(path:"`+socket+`")`) }) {
+		t.Error("nobody asked for the socket")
+	}
+	refusedWith(t, look(without, "docker.sock"), contracts.PolicyDenied, "policy.mounts")
+	refusedWith(t, look(allowed, "other.sock"), contracts.PolicyDenied, "policy.mounts")
+	refusedWith(t, look(allowed, "own/docker.sock"), contracts.PolicyDenied, "executor's own")
+	refusedWith(t, look(open1(t, Config{MountRoots: []string{root}}), "docker.sock"), contracts.Unsupported, "neither a directory nor a file")
+	_, err := New(Config{AllowDockerSocket: true, DockerSocket: filepath.Join(root, "nothing.sock")}, zerolog.Nop())
+	isUnavailable(t, err, "mount_docker_socket", "nothing.sock")
+}
+
+// TestPlatform: the image is that of the platform that a contract names; beside a tool of another one our program cannot stand.
+func TestPlatform(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{})
+	for platform, alone := range map[string]bool{"": false, "linux/" + runtime.GOARCH: false, "linux/other": true} {
+		asked := len(d.Queries())
+		spec := specWith(contracts.CommonSpec{})
+		spec.Platform = platform
+		if r := succeeded(t, run(t, e, job(spec, "out:ran"))); r.stdout != "ran" || noted(r.Notes, "the contract is for linux/other") != alone {
+			t.Errorf("platform %q: output %q, notes %q", platform, r.stdout, r.Notes)
+		}
+		named := slices.ContainsFunc(d.Queries()[asked:], func(q daggertest.Query) bool { return strings.Contains(q.Text, "platform:") })
+		right := slices.ContainsFunc(d.Queries()[asked:], func(q daggertest.Query) bool {
+			return strings.Contains(q.Text, `container(platform:"`+platform+`"){from(`)
+		})
+		if named != (platform != "") || right != named {
+			t.Errorf("platform %q: it is named %t, rightly %t", platform, named, right)
 		}
 	}
 }

@@ -300,7 +300,9 @@ func (a *asker) container(c *ctr, name string, args map[string]any) (any, error)
 		}
 		m := ctrMount{kind, from.path, text(args, "path"), text(args, "owner")}
 		args[source] = e.contentOf(from)
-		return c.with(name, args, func(n *ctr) { n.mounts = append(n.mounts, m) }), nil
+		return c.with(name, args, func(n *ctr) {
+			n.mounts = append(slices.DeleteFunc(n.mounts, func(o ctrMount) bool { return o.target == m.target }), m)
+		}), nil
 	}
 	switch name {
 	case "from":

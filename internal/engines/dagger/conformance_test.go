@@ -61,6 +61,9 @@ var refusedSpecs = map[string]contracts.Spec{
 	"a tmpfs at a cache": with(func(s *contracts.DaggerSpec) {
 		s.Tmpfs, s.CacheMounts = contracts.Tmpfs{"/x": 0}, contracts.CacheMounts{{Name: "a", Path: "/x"}}
 	}),
+	"a mount in a tmpfs": with(func(s *contracts.DaggerSpec) {
+		s.Tmpfs, s.Mounts = contracts.Tmpfs{"/x": 0}, contracts.Mounts{{Source: "/a", Target: "/x/y"}}
+	}),
 	"caches at one place": with(func(s *contracts.DaggerSpec) {
 		s.CacheMounts = contracts.CacheMounts{{Name: "a", Path: "~/x"}, {Name: "b", Path: "/work/x"}}
 	}),

@@ -427,27 +427,21 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 	for i, name := range slices.Sorted(maps.Keys(c.secrets)) {
 		q = q.Select("withSecretVariable").Arg("name", name).Arg("secret", r.sources[fmt.Sprintf("s%d", i)])
 	}
+	places := map[string]mounting{}
 	for _, path := range []string{inside.Home, inside.Temp} {
-		switch {
-		case c.mounted(path):
-		case c.holds(path):
-			// What is in memory is mounted last, over all that lies below it.
-			q = c.owned(q.Select("withMountedDirectory").Arg("path", path).Arg("source", r.sources["empty"]))
-		default:
-			q = q.Select("withMountedTemp").Arg("path", path)
+		places[path] = mounting{how: "withMountedTemp"}
+		if c.holds(path) { // what is in memory is mounted last, over all that lies below it
+			places[path] = mounting{how: "withMountedDirectory", kind: "source", id: r.sources["empty"]}
 		}
 	}
-	for _, path := range slices.Sorted(maps.Keys(c.spec.Tmpfs)) {
-		q = q.Select("withMountedTemp").Arg("path", path)
-		if size := c.spec.Tmpfs[path]; size > 0 {
-			q = q.Arg("size", int(size))
-		}
+	for path, size := range c.spec.Tmpfs {
+		places[path] = mounting{how: "withMountedTemp", size: int(size)}
 	}
 	if c.bare == "" {
-		q = q.Select("withMountedTemp").Arg("path", inside.Dir)
-		q = q.Select("withMountedFile").Arg("path", inside.Program).Arg("source", s.program)
+		places[inside.Dir] = mounting{how: "withMountedTemp"}
+		places[inside.Program] = mounting{how: "withMountedFile", kind: "source", id: s.program, ours: true}
 	} else {
-		q = q.Select("withMountedFile").Arg("path", inside.ArgsFile).Arg("source", r.sources["a0"])
+		places[inside.ArgsFile] = mounting{how: "withMountedFile", kind: "source", id: r.sources["a0"], ours: true}
 	}
 	for i, m := range c.mounts {
 		how := "withMountedDirectory"
@@ -456,30 +450,35 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 		} else if m.socket {
 			how = "withUnixSocket"
 		}
-		q = c.owned(q.Select(how).Arg("path", m.target).Arg("source", r.sources[fmt.Sprintf("m%d", i)]))
+		places[m.target] = mounting{how: how, kind: "source", id: r.sources[fmt.Sprintf("m%d", i)]}
 	}
 	for i, cache := range c.spec.CacheMounts {
-		q = c.owned(q.Select("withMountedCache").Arg("path", home(cache.Path)).Arg("cache", r.sources[fmt.Sprintf("c%d", i)]))
+		places[home(cache.Path)] = mounting{how: "withMountedCache", kind: "cache", id: r.sources[fmt.Sprintf("c%d", i)]}
 	}
 	if c.socket != "" {
-		q = c.owned(q.Select("withUnixSocket").Arg("path", DockerSocket).Arg("source", r.sources["d0"]))
+		places[DockerSocket] = mounting{how: "withUnixSocket", kind: "source", id: r.sources["d0"]}
+	}
+	// An engine forgets what was mounted below a place when something is mounted there: what lies in another comes after it.
+	for _, path := range slices.Sorted(maps.Keys(places)) {
+		m := places[path]
+		if q = q.Select(m.how).Arg("path", path); m.kind != "" {
+			q = q.Arg(m.kind, m.id)
+		}
+		if m.size > 0 {
+			q = q.Arg("size", m.size)
+		}
+		if m.kind != "" && !m.ours && c.user != "" {
+			q = q.Arg("owner", c.user)
+		}
 	}
 	return q
 }
 
-// mounted reports whether the contract puts something of its own at a path.
-func (c *container) mounted(path string) bool {
-	_, inMemory := c.spec.Tmpfs[path]
-	return inMemory || slices.ContainsFunc(c.mounts, func(m mount) bool { return m.target == path }) ||
-		slices.ContainsFunc(c.spec.CacheMounts, func(m contracts.CacheMount) bool { return home(m.Path) == path })
-}
-
-// owned gives what is mounted to the user of the tool.
-func (c *container) owned(q *querybuilder.Selection) *querybuilder.Selection {
-	if c.user == "" {
-		return q
-	}
-	return q.Arg("owner", c.user)
+// mounting is how something gets to its place: of a kind, which has an id, or in memory.
+type mounting struct {
+	how, kind, id string
+	size          int
+	ours          bool // else it is given to the user of the tool
 }
 
 // holds reports whether the contract puts something of its own below a path.

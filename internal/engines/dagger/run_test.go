@@ -395,6 +395,24 @@ func testMounts(t *testing.T, w world) {
 	refusedWith(t, r, contracts.PolicyDenied, "policy.mounts")
 }
 
+// TestMountsWithin: mounts and caches lie in one another, in whichever order a contract has them.
+func TestMountsWithin(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		root := t.TempDir()
+		for _, dir := range []string{"outer", "inner"} {
+			do(t, errors.Join(os.Mkdir(filepath.Join(root, dir), 0o755), os.WriteFile(filepath.Join(root, dir, "x"), []byte(dir), 0o644)))
+		}
+		e := w.open(t, Config{MountRoots: []string{root}})
+		inner, outer := contracts.Mount{Source: root + "/inner", Target: "/data/in"}, contracts.Mount{Source: root + "/outer", Target: "/data"}
+		spec := specWith(contracts.CommonSpec{
+			Mounts: contracts.Mounts{inner, outer, {Source: root + "/inner", Target: "/cached/in"}}, CacheMounts: contracts.CacheMounts{{Name: "within", Path: "/cached"}},
+		})
+		if got := succeeded(t, run(t, e, w.job(spec, "read:/data/in/x", "out: ", "read:/data/x", "out: ", "read:/cached/in/x", "write:/cached/y:z"))).stdout; got != "inner outer inner" {
+			t.Errorf("it read %q", got)
+		}
+	})
+}
+
 // TestFileLeftAlone: a file that is mounted alone, and that the tool did not change, keeps what somebody else wrote meanwhile.
 func TestFileLeftAlone(t *testing.T) {
 	worlds(t, func(t *testing.T, w world) {

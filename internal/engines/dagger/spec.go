@@ -2,6 +2,7 @@ package dagger
 
 import (
 	"fmt"
+	"maps"
 	posix "path"
 	"slices"
 	"strings"
@@ -84,8 +85,15 @@ func placed(spec *contracts.DaggerSpec) error {
 			return err
 		}
 	}
+	copied := slices.Collect(maps.Keys(there))
 	for path := range spec.Tmpfs {
-		if err := place("tmpfs", posix.Clean(path)); err != nil {
+		path = posix.Clean(path)
+		for _, at := range copied {
+			if at != path && under(at, path) {
+				return contracts.Errorf(contracts.Unsupported, "tmpfs: in the dagger engine one at %s would lie over %s, which the contract has as well; choose another place", path, at)
+			}
+		}
+		if err := place("tmpfs", path); err != nil {
 			return err
 		}
 	}

@@ -293,6 +293,11 @@ func (c *ctr) with(name string, args map[string]any, change func(*ctr)) *ctr {
 
 func (a *asker) container(c *ctr, name string, args map[string]any) (any, error) {
 	e := a.engine
+	place := func(m ctrMount) *ctr {
+		return c.with(name, args, func(n *ctr) {
+			n.mounts = append(slices.DeleteFunc(n.mounts, func(o ctrMount) bool { return o.target == m.target || strings.HasPrefix(o.target, m.target+"/") }), m)
+		})
+	}
 	mount := func(kind, source string) (any, error) {
 		from, err := the[pathThing](e, args, source)
 		if err != nil {
@@ -300,9 +305,7 @@ func (a *asker) container(c *ctr, name string, args map[string]any) (any, error)
 		}
 		m := ctrMount{kind, from.path, text(args, "path"), text(args, "owner")}
 		args[source] = e.contentOf(from)
-		return c.with(name, args, func(n *ctr) {
-			n.mounts = append(slices.DeleteFunc(n.mounts, func(o ctrMount) bool { return o.target == m.target }), m)
-		}), nil
+		return place(m), nil
 	}
 	switch name {
 	case "from":
@@ -325,7 +328,7 @@ func (a *asker) container(c *ctr, name string, args map[string]any) (any, error)
 		args["secret"] = s.name // its value is in no digest
 		return c.with(name, args, func(n *ctr) { n.secrets[text(args, "name")] = s }), nil
 	case "withMountedTemp":
-		return c.with(name, args, func(n *ctr) { n.mounts = append(n.mounts, ctrMount{"temp", "", text(args, "path"), ""}) }), nil
+		return place(ctrMount{"temp", "", text(args, "path"), ""}), nil
 	case "withMountedDirectory":
 		return mount("directory", "source")
 	case "withMountedFile":

@@ -165,7 +165,7 @@ func quote(s string) string {
 }
 
 // sources asks for all that the container is made of: directories, caches, secrets, sockets. It returns their ids by name.
-func (s *session) sources(ctx context.Context, c *container) (map[string]string, error) {
+func (s *session) sources(ctx context.Context, c *container, from image, workdir string) (map[string]string, error) {
 	var fields []string
 	for i, m := range c.mounts {
 		switch {
@@ -201,6 +201,19 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 		fields = append(fields, fmt.Sprintf("a0:file(name:\"args.json\",contents:%s,permissions:%d){id}", quote(string(c.args)), 0o444))
 	}
 	ids := map[string]string{}
+	rooms := c.rooms(s, from, workdir)
+	if len(rooms) > 0 {
+		s.mu.Lock()
+		ids["rooms"] = s.rooms[strings.Join(rooms, ":")]
+		s.mu.Unlock()
+		if ids["rooms"] == "" {
+			field, end := "rooms:directory", "{id}"
+			for _, path := range rooms {
+				field, end = field+fmt.Sprintf("{withNewDirectory(path:%s,permissions:%d)", quote(path), 0o777), end+"}"
+			}
+			fields = append(fields, field+end)
+		}
+	}
 	if len(fields) == 0 {
 		return ids, nil
 	}
@@ -222,6 +235,14 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 		if ids[name], _ = at.(string); ids[name] == "" {
 			return nil, fmt.Errorf("the engine gave no id for %s", name)
 		}
+	}
+	if len(rooms) > 0 {
+		s.mu.Lock()
+		if s.rooms == nil || len(s.rooms) >= mostFacts {
+			s.rooms = map[string]string{}
+		}
+		s.rooms[strings.Join(rooms, ":")] = ids["rooms"]
+		s.mu.Unlock()
 	}
 	return ids, nil
 }
@@ -309,7 +330,7 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 	if err := inPlace(); err != nil {
 		return nil, err
 	}
-	if r.sources, err = s.sources(ctx, c); err != nil {
+	if r.sources, err = s.sources(ctx, c, from, r.workdir); err != nil {
 		return nil, fail(err)
 	}
 	if err := inPlace(); err != nil {
@@ -407,9 +428,15 @@ func (s *session) from(c *container) *querybuilder.Selection {
 	return q.Select("from").Arg("address", c.image)
 }
 
+const inMemoryMount = "withMountedTemp"
+
 // build is the query that makes the container.
 func (s *session) build(c *container, r *ready, from image) *querybuilder.Selection {
 	q := s.from(c)
+	places := c.places(s, r.sources)
+	if rooms := r.sources["rooms"]; rooms != "" { // before what differs from run to run, so that it is made once for an image
+		q = q.Select("withDirectory").Arg("path", "/").Arg("source", rooms)
+	}
 	if !c.spec.Cache {
 		// Another label makes another container, which is not in the cache. Tools do not see labels.
 		q = q.Select("withLabel").Arg("name", "executor.run").Arg("value", newTrace().String())
@@ -417,7 +444,7 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 	if c.user != "" {
 		q = q.Select("withUser").Arg("name", c.user)
 	}
-	if r.workdir != from.Workdir {
+	if r.workdir != from.Workdir && c.started(r.workdir) {
 		q = q.Select("withWorkdir").Arg("path", r.workdir)
 	}
 	for _, entry := range c.env {
@@ -426,37 +453,6 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 	}
 	for i, name := range slices.Sorted(maps.Keys(c.secrets)) {
 		q = q.Select("withSecretVariable").Arg("name", name).Arg("secret", r.sources[fmt.Sprintf("s%d", i)])
-	}
-	places := map[string]mounting{}
-	for _, path := range []string{inside.Home, inside.Temp} {
-		places[path] = mounting{how: "withMountedTemp"}
-		if c.holds(path) { // what is in memory is mounted last, over all that lies below it
-			places[path] = mounting{how: "withMountedDirectory", kind: "source", id: r.sources["empty"]}
-		}
-	}
-	for path, size := range c.spec.Tmpfs {
-		places[path] = mounting{how: "withMountedTemp", size: int(size)}
-	}
-	if c.bare == "" {
-		places[inside.Dir] = mounting{how: "withMountedTemp"}
-		places[inside.Program] = mounting{how: "withMountedFile", kind: "source", id: s.program, ours: true}
-	} else {
-		places[inside.ArgsFile] = mounting{how: "withMountedFile", kind: "source", id: r.sources["a0"], ours: true}
-	}
-	for i, m := range c.mounts {
-		how := "withMountedDirectory"
-		if m.file {
-			how = "withMountedFile"
-		} else if m.socket {
-			how = "withUnixSocket"
-		}
-		places[m.target] = mounting{how: how, kind: "source", id: r.sources[fmt.Sprintf("m%d", i)]}
-	}
-	for i, cache := range c.spec.CacheMounts {
-		places[home(cache.Path)] = mounting{how: "withMountedCache", kind: "cache", id: r.sources[fmt.Sprintf("c%d", i)]}
-	}
-	if c.socket != "" {
-		places[DockerSocket] = mounting{how: "withUnixSocket", kind: "source", id: r.sources["d0"]}
 	}
 	// An engine forgets what was mounted below a place when something is mounted there: what lies in another comes after it.
 	for _, path := range slices.Sorted(maps.Keys(places)) {
@@ -473,6 +469,61 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 	}
 	return q
 }
+
+// places says what is mounted where, of sources, which has the ids.
+func (c *container) places(s *session, sources map[string]string) map[string]mounting {
+	places := map[string]mounting{}
+	for _, path := range []string{inside.Home, inside.Temp} {
+		places[path] = mounting{how: inMemoryMount}
+		if c.holds(path) { // what is in memory is mounted last, over all that lies below it
+			places[path] = mounting{how: "withMountedDirectory", kind: "source", id: sources["empty"]}
+		}
+	}
+	for path, size := range c.spec.Tmpfs {
+		places[path] = mounting{how: inMemoryMount, size: int(size)}
+	}
+	if c.bare == "" {
+		places[inside.Dir] = mounting{how: inMemoryMount}
+		places[inside.Program] = mounting{how: "withMountedFile", kind: "source", id: s.program, ours: true}
+	} else {
+		places[inside.ArgsFile] = mounting{how: "withMountedFile", kind: "source", id: sources["a0"], ours: true}
+	}
+	for i, m := range c.mounts {
+		how := "withMountedDirectory"
+		if m.file {
+			how = "withMountedFile"
+		} else if m.socket {
+			how = "withUnixSocket"
+		}
+		places[m.target] = mounting{how: how, kind: "source", id: sources[fmt.Sprintf("m%d", i)]}
+	}
+	for i, cache := range c.spec.CacheMounts {
+		places[home(cache.Path)] = mounting{how: "withMountedCache", kind: "cache", id: sources[fmt.Sprintf("c%d", i)]}
+	}
+	if c.socket != "" {
+		places[DockerSocket] = mounting{how: "withUnixSocket", kind: "source", id: sources["d0"]}
+	}
+	return places
+}
+
+// rooms are the places in memory that an engine would give to root alone: it gives them the mode of the directory that they cover, and makes
+// one where the working directory is none. Other places are for everybody.
+func (c *container) rooms(s *session, from image, workdir string) (list []string) {
+	if c.user == "" || isRoot(c.user) {
+		return nil
+	}
+	for path, m := range c.places(s, nil) {
+		_, own := c.spec.Tmpfs[path]
+		if m.how == inMemoryMount && (own || under(from.Workdir, path) || c.started(workdir) && under(workdir, path)) {
+			list = append(list, path)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// started reports whether the engine has to begin in the working directory. Our program goes to one in memory by itself.
+func (c *container) started(workdir string) bool { return c.bare != "" || !c.inMemory(workdir) }
 
 // mounting is how something gets to its place: of a kind, which has an id, or in memory.
 type mounting struct {

@@ -45,6 +45,7 @@ type session struct {
 	idle   chan struct{}
 	images map[string]knownImage
 	paths  map[imagePath]seen
+	rooms  map[string]string // ids of directories for places in memory
 }
 
 // errEnded is why a session ended that nobody missed.

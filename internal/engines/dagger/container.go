@@ -565,7 +565,7 @@ const (
 // its possible places. Where the program may be in a cache nothing can be said: that is there only while the tool runs. Nor where PATH
 // is a secret: an engine shows what it is asked.
 func (c *container) lookUps(workdir, path string) (list []lookUp) {
-	if c.spec.Cwd != "" && !c.inCache(workdir) && workdir != inside.Home && workdir != inside.Temp {
+	if _, memory := c.spec.Tmpfs[workdir]; c.spec.Cwd != "" && !memory && !c.inCache(workdir) && workdir != inside.Home && workdir != inside.Temp {
 		list = append(list, lookUp{workdir, directory})
 	}
 	files := c.programs(workdir, path)

@@ -894,6 +894,24 @@ func TestEntrypointAndTmpfs(t *testing.T) {
 	}
 }
 
+// TestPlacesInMemory: a user that is not root can write to them, wherever the tool starts and whatever the image has there.
+func TestPlacesInMemory(t *testing.T) {
+	image := daggertest.MakeImage(t, false, enginetest.Build(t))
+	image.User = "nobody"
+	home := image
+	home.Workdir = "/work"
+	_, e := double(t, daggertest.Options{Images: map[string]daggertest.Image{"image": image, "home": home}}, Config{})
+	for _, name := range []string{"image", "home"} {
+		for _, cwd := range []string{"", "/opt", "/tmp", "/scratch", "/etc"} {
+			spec := specWith(contracts.CommonSpec{Cwd: cwd})
+			spec.Image, spec.Tmpfs = name, contracts.Tmpfs{"/scratch": 1 << 20, "/etc": 1 << 20}
+			if r := run(t, e, job(spec, "write:$HOME/a:b", "write:/tmp/a:b", "write:/scratch/a:b", "write:/etc/a:b", "cwd")); r.err != nil || r.Code != 0 {
+				t.Errorf("image %s, cwd %q: %v, code %d, stderr %q", name, cwd, r.err, r.Code, r.stderr)
+			}
+		}
+	}
+}
+
 // TestDockerSocket: containers get the socket of the Docker daemon where the policy allows it, and then those that ask for it, or all.
 func TestDockerSocket(t *testing.T) {
 	root := t.TempDir()

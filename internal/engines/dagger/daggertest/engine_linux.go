@@ -295,6 +295,7 @@ func MakeImage(tb testing.TB, host bool, programs ...string) Image {
 	for _, dir := range []string{"dev", "proc", "tmp", "etc", "opt/bin"} {
 		do(os.MkdirAll(filepath.Join(image.Dir, dir), 0o755))
 	}
+	do(os.Chmod(filepath.Join(image.Dir, "tmp"), 0o777|os.ModeSticky))
 	do(os.WriteFile(filepath.Join(image.Dir, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"), 0o644))
 	if host {
 		for _, dir := range []string{"bin", "sbin", "lib", "lib64"} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -219,6 +220,14 @@ func (a *asker) host(name string, args map[string]any) (any, error) {
 
 func (a *asker) path(t pathThing, name string, args map[string]any) (any, error) {
 	switch name {
+	case "withNewDirectory":
+		dir, err := os.MkdirTemp(a.engine.dir, "with-")
+		if err != nil {
+			return nil, err
+		}
+		mode, _ := args["permissions"].(int64)
+		made := filepath.Join(dir, "files", text(args, "path"))
+		return pathThing{"directory", filepath.Join(dir, "files")}, errors.Join(copyTree(t.path, filepath.Join(dir, "files")), os.MkdirAll(made, 0o755), os.Chmod(made, os.FileMode(mode)))
 	case "size":
 		info, err := os.Stat(t.path)
 		if err != nil {
@@ -327,6 +336,13 @@ func (a *asker) container(c *ctr, name string, args map[string]any) (any, error)
 		}
 		args["secret"] = s.name // its value is in no digest
 		return c.with(name, args, func(n *ctr) { n.secrets[text(args, "name")] = s }), nil
+	case "withDirectory": // at the root: a layer
+		from, err := the[pathThing](e, args, "source")
+		if err != nil || text(args, "path") != "/" {
+			return nil, errors.Join(err, unknownField(c, name))
+		}
+		args["source"] = e.contentOf(from)
+		return c.with(name, args, func(n *ctr) { n.layers = append(n.layers, from.path) }), nil
 	case "withMountedTemp":
 		return place(ctrMount{"temp", "", text(args, "path"), ""}), nil
 	case "withMountedDirectory":

@@ -45,6 +45,25 @@ tools:
      engine_spec: {image: image, command: [testtool, "out:dagger\n"]}}
 `
 
+// TestDoctorTellsOfDagger: what its engine is and cannot enforce, or how to get one.
+func TestDoctorTellsOfDagger(t *testing.T) {
+	d := daggertest.Start(t, daggertest.Options{})
+	t.Cleanup(enginetest.Clean)
+	d.Use(t)
+	config := fmt.Sprintf("nats: {urls: ['nats://127.0.0.1:1'], connect_timeout: 0.1}\nexecutor: {data_dir: %q}\npolicy: {network: [bridge]}\nexecution: {local: {enabled: false}, dagger: {enabled: true, cli: /there/is/none, program: %q}}\n", t.TempDir(), daggertest.Program(t))
+	ask := func() string {
+		out, _ := runProgram(t, "doctor", "--config", writeFile(t, "executor.yaml", config)) // it fails: there is no NATS
+		return out
+	}
+	if out := ask(); !strings.Contains(out, "Dagger engine v0.21.8, output while a tool runs") || !strings.Contains(out, "cannot enforce limits of memory") {
+		t.Errorf("doctor says %s", out)
+	}
+	t.Setenv("DAGGER_SESSION_PORT", "")
+	if out := ask(); !strings.Contains(out, "/there/is/none") || !strings.Contains(out, "execution.dagger.cli") {
+		t.Errorf("without an engine doctor says %s", out)
+	}
+}
+
 // TestDaggerFallback: two executors, one with Dagger and one without; nobody serves docker. What Dagger cannot take goes on, what
 // it can take does not.
 func TestDaggerFallback(t *testing.T) {

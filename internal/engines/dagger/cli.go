@@ -101,6 +101,8 @@ func (c *connection) Do(r *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
+var errTooLarge = errors.New("the answer of the Dagger engine is larger than is taken")
+
 // bounded is the body of an answer, until it is too large for memory.
 type bounded struct {
 	io.ReadCloser
@@ -111,7 +113,7 @@ type bounded struct {
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("the answer of the Dagger engine is larger than %d bytes; have the tool print less, or write to a mount", mostAnswer)
+		return 0, errTooLarge
 	}
 	return n, err
 }

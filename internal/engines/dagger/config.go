@@ -49,8 +49,8 @@ const nobody = "65534:65534"
 const DockerSocket = "/var/run/docker.sock"
 
 // mostAnswer bounds an answer of the engine, in bytes. With a program of ours beside the tool none comes near it; without, all that
-// the tool printed is one.
-const mostAnswer = 256 << 20
+// the tool printed is one. A variable for tests.
+var mostAnswer int64 = 256 << 20
 
 // LeastOutput is the least that MaxOutput is set to. It is far more than is published, because results have the end of an output, too.
 const LeastOutput = 1 << 30

@@ -38,17 +38,36 @@ func with(change func(*contracts.DaggerSpec)) contracts.Spec {
 }
 
 var refusedSpecs = map[string]contracts.Spec{
-	"memory_limit":     with(func(s *contracts.DaggerSpec) { s.MemoryLimit = 1 << 20 }),
-	"cpu_limit":        with(func(s *contracts.DaggerSpec) { s.CPULimit = 1000 }),
-	"pids_limit":       with(func(s *contracts.DaggerSpec) { s.PidsLimit = 5 }),
-	"network none":     with(func(s *contracts.DaggerSpec) { s.Network = "none" }),
-	"network host":     with(func(s *contracts.DaggerSpec) { s.Network = "host" }),
-	"network by name":  with(func(s *contracts.DaggerSpec) { s.Network = "mine" }),
-	"read_only":        with(func(s *contracts.DaggerSpec) { yes := true; s.ReadOnly = &yes }),
-	"shm_size":         with(func(s *contracts.DaggerSpec) { s.ShmSize = 1 << 20 }),
-	"ulimits":          with(func(s *contracts.DaggerSpec) { s.Ulimits = contracts.Ulimits{"nofile": {Soft: 1, Hard: 1}} }),
-	"gpus":             with(func(s *contracts.DaggerSpec) { s.GPUs = "all" }),
-	"no image at all":  with(func(s *contracts.DaggerSpec) { s.Image = "" }),
+	"memory_limit":         with(func(s *contracts.DaggerSpec) { s.MemoryLimit = 1 << 20 }),
+	"cpu_limit":            with(func(s *contracts.DaggerSpec) { s.CPULimit = 1000 }),
+	"pids_limit":           with(func(s *contracts.DaggerSpec) { s.PidsLimit = 5 }),
+	"network none":         with(func(s *contracts.DaggerSpec) { s.Network = "none" }),
+	"network host":         with(func(s *contracts.DaggerSpec) { s.Network = "host" }),
+	"network by name":      with(func(s *contracts.DaggerSpec) { s.Network = "mine" }),
+	"read_only":            with(func(s *contracts.DaggerSpec) { yes := true; s.ReadOnly = &yes }),
+	"shm_size":             with(func(s *contracts.DaggerSpec) { s.ShmSize = 1 << 20 }),
+	"ulimits":              with(func(s *contracts.DaggerSpec) { s.Ulimits = contracts.Ulimits{"nofile": {Soft: 1, Hard: 1}} }),
+	"gpus":                 with(func(s *contracts.DaggerSpec) { s.GPUs = "all" }),
+	"no image at all":      with(func(s *contracts.DaggerSpec) { s.Image = "" }),
+	"a mount in our place": with(func(s *contracts.DaggerSpec) { s.Mounts = contracts.Mounts{{Source: "/a", Target: "/.executor"}} }),
+	"a cache in our place": with(func(s *contracts.DaggerSpec) {
+		s.CacheMounts = contracts.CacheMounts{{Name: "a", Path: "/.executor-run/below"}}
+	}),
+	"a tmpfs in our place": with(func(s *contracts.DaggerSpec) { s.Tmpfs = contracts.Tmpfs{"/.executor-output": 0} }),
+	"a tmpfs in /proc":     with(func(s *contracts.DaggerSpec) { s.Tmpfs = contracts.Tmpfs{"/proc/sys": 0} }),
+	"a cache for /":        with(func(s *contracts.DaggerSpec) { s.CacheMounts = contracts.CacheMounts{{Name: "a", Path: "/"}} }),
+	"a cache at a mount": with(func(s *contracts.DaggerSpec) {
+		s.Mounts, s.CacheMounts = contracts.Mounts{{Source: "/a", Target: "/work/x"}}, contracts.CacheMounts{{Name: "a", Path: "~/x"}}
+	}),
+	"a tmpfs at a cache": with(func(s *contracts.DaggerSpec) {
+		s.Tmpfs, s.CacheMounts = contracts.Tmpfs{"/x": 0}, contracts.CacheMounts{{Name: "a", Path: "/x"}}
+	}),
+	"a mount in a tmpfs": with(func(s *contracts.DaggerSpec) {
+		s.Tmpfs, s.Mounts = contracts.Tmpfs{"/x": 0}, contracts.Mounts{{Source: "/a", Target: "/x/y"}}
+	}),
+	"caches at one place": with(func(s *contracts.DaggerSpec) {
+		s.CacheMounts = contracts.CacheMounts{{Name: "a", Path: "~/x"}, {Name: "b", Path: "/work/x"}}
+	}),
 	"limits, together": with(func(s *contracts.DaggerSpec) { s.MemoryLimit, s.PidsLimit = 1<<20, 5 }),
 }
 

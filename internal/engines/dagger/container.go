@@ -42,7 +42,7 @@ type container struct {
 	secrets map[string]string // variables that the engine shows to nobody
 	mounts  []mount
 	socket  string // of the Docker daemon, on the host; "": none
-	user    string // whom the tool is; "": whom the image says
+	user    string // whom the tool is, after settle; "": root
 	noRoot  bool   // it may not be root
 	most    int64  // bytes of output that are taken; 0: all
 	bare    string // why no program of ours stands beside the tool; "": one does
@@ -131,19 +131,18 @@ func deniedRoot(user string) *contracts.Error {
 
 // settle decides whom the tool is, by what the image says.
 func (c *container) settle(from image) error {
+	if c.user == "" && !isRoot(from.User) {
+		c.user = from.User // by name: else what is mounted would be root's
+	}
 	if !c.noRoot {
 		return nil
 	}
-	if c.user == "" && isRoot(from.User) {
+	if c.user == "" {
 		c.user = nobody
 	}
-	user := c.user
-	if user == "" {
-		user = from.User
-	}
 	// Beside the tool our program sees whether a name is that of root. Alone it has to be seen here.
-	if name, _, _ := strings.Cut(user, ":"); c.bare != "" && strings.Trim(name, "0123456789") != "" {
-		return contracts.Errorf(contracts.PolicyDenied, "user: %s may be root in its container, which is not allowed on this executor; name the user as a number, or have its operator allow it by policy.root", user)
+	if name, _, _ := strings.Cut(c.user, ":"); c.bare != "" && strings.Trim(name, "0123456789") != "" {
+		return contracts.Errorf(contracts.PolicyDenied, "user: %s may be root in its container, which is not allowed on this executor; name the user as a number, or have its operator allow it by policy.root", c.user)
 	}
 	return nil
 }
@@ -166,7 +165,7 @@ func quote(s string) string {
 }
 
 // sources asks for all that the container is made of: directories, caches, secrets, sockets. It returns their ids by name.
-func (s *session) sources(ctx context.Context, c *container) (map[string]string, error) {
+func (s *session) sources(ctx context.Context, c *container, from image, workdir string) (map[string]string, error) {
 	var fields []string
 	for i, m := range c.mounts {
 		switch {
@@ -202,6 +201,19 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 		fields = append(fields, fmt.Sprintf("a0:file(name:\"args.json\",contents:%s,permissions:%d){id}", quote(string(c.args)), 0o444))
 	}
 	ids := map[string]string{}
+	rooms := c.rooms(s, from, workdir)
+	if len(rooms) > 0 {
+		s.mu.Lock()
+		ids["rooms"] = s.rooms[strings.Join(rooms, ":")]
+		s.mu.Unlock()
+		if ids["rooms"] == "" {
+			field, end := "rooms:directory", "{id}"
+			for _, path := range rooms {
+				field, end = field+fmt.Sprintf("{withNewDirectory(path:%s,permissions:%d)", quote(path), 0o777), end+"}"
+			}
+			fields = append(fields, field+end)
+		}
+	}
 	if len(fields) == 0 {
 		return ids, nil
 	}
@@ -223,6 +235,14 @@ func (s *session) sources(ctx context.Context, c *container) (map[string]string,
 		if ids[name], _ = at.(string); ids[name] == "" {
 			return nil, fmt.Errorf("the engine gave no id for %s", name)
 		}
+	}
+	if len(rooms) > 0 {
+		s.mu.Lock()
+		if s.rooms == nil || len(s.rooms) >= mostFacts {
+			s.rooms = map[string]string{}
+		}
+		s.rooms[strings.Join(rooms, ":")] = ids["rooms"]
+		s.mu.Unlock()
 	}
 	return ids, nil
 }
@@ -310,7 +330,7 @@ func (s *session) prepare(ctx context.Context, c *container) (*ready, error) {
 	if err := inPlace(); err != nil {
 		return nil, err
 	}
-	if r.sources, err = s.sources(ctx, c); err != nil {
+	if r.sources, err = s.sources(ctx, c, from, r.workdir); err != nil {
 		return nil, fail(err)
 	}
 	if err := inPlace(); err != nil {
@@ -408,9 +428,15 @@ func (s *session) from(c *container) *querybuilder.Selection {
 	return q.Select("from").Arg("address", c.image)
 }
 
+const inMemoryMount = "withMountedTemp"
+
 // build is the query that makes the container.
 func (s *session) build(c *container, r *ready, from image) *querybuilder.Selection {
 	q := s.from(c)
+	places := c.places(s, r.sources)
+	if rooms := r.sources["rooms"]; rooms != "" { // before what differs from run to run, so that it is made once for an image
+		q = q.Select("withDirectory").Arg("path", "/").Arg("source", rooms)
+	}
 	if !c.spec.Cache {
 		// Another label makes another container, which is not in the cache. Tools do not see labels.
 		q = q.Select("withLabel").Arg("name", "executor.run").Arg("value", newTrace().String())
@@ -418,7 +444,7 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 	if c.user != "" {
 		q = q.Select("withUser").Arg("name", c.user)
 	}
-	if r.workdir != from.Workdir {
+	if r.workdir != from.Workdir && c.started(r.workdir) {
 		q = q.Select("withWorkdir").Arg("path", r.workdir)
 	}
 	for _, entry := range c.env {
@@ -428,27 +454,39 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 	for i, name := range slices.Sorted(maps.Keys(c.secrets)) {
 		q = q.Select("withSecretVariable").Arg("name", name).Arg("secret", r.sources[fmt.Sprintf("s%d", i)])
 	}
-	for _, path := range []string{inside.Home, inside.Temp} {
-		switch {
-		case c.mounted(path):
-		case c.holds(path):
-			// What is in memory is mounted last, over all that lies below it.
-			q = c.owned(q.Select("withMountedDirectory").Arg("path", path).Arg("source", r.sources["empty"]))
-		default:
-			q = q.Select("withMountedTemp").Arg("path", path)
+	// An engine forgets what was mounted below a place when something is mounted there: what lies in another comes after it.
+	for _, path := range slices.Sorted(maps.Keys(places)) {
+		m := places[path]
+		if q = q.Select(m.how).Arg("path", path); m.kind != "" {
+			q = q.Arg(m.kind, m.id)
+		}
+		if m.size > 0 {
+			q = q.Arg("size", m.size)
+		}
+		if m.kind != "" && !m.ours && c.user != "" {
+			q = q.Arg("owner", c.user)
 		}
 	}
-	for _, path := range slices.Sorted(maps.Keys(c.spec.Tmpfs)) {
-		q = q.Select("withMountedTemp").Arg("path", path)
-		if size := c.spec.Tmpfs[path]; size > 0 {
-			q = q.Arg("size", int(size))
+	return q
+}
+
+// places says what is mounted where, of sources, which has the ids.
+func (c *container) places(s *session, sources map[string]string) map[string]mounting {
+	places := map[string]mounting{}
+	for _, path := range []string{inside.Home, inside.Temp} {
+		places[path] = mounting{how: inMemoryMount}
+		if c.holds(path) { // what is in memory is mounted last, over all that lies below it
+			places[path] = mounting{how: "withMountedDirectory", kind: "source", id: sources["empty"]}
 		}
+	}
+	for path, size := range c.spec.Tmpfs {
+		places[path] = mounting{how: inMemoryMount, size: int(size)}
 	}
 	if c.bare == "" {
-		q = q.Select("withMountedTemp").Arg("path", inside.Dir)
-		q = q.Select("withMountedFile").Arg("path", inside.Program).Arg("source", s.program)
+		places[inside.Dir] = mounting{how: inMemoryMount}
+		places[inside.Program] = mounting{how: "withMountedFile", kind: "source", id: s.program, ours: true}
 	} else {
-		q = q.Select("withMountedFile").Arg("path", inside.ArgsFile).Arg("source", r.sources["a0"])
+		places[inside.ArgsFile] = mounting{how: "withMountedFile", kind: "source", id: sources["a0"], ours: true}
 	}
 	for i, m := range c.mounts {
 		how := "withMountedDirectory"
@@ -457,30 +495,41 @@ func (s *session) build(c *container, r *ready, from image) *querybuilder.Select
 		} else if m.socket {
 			how = "withUnixSocket"
 		}
-		q = c.owned(q.Select(how).Arg("path", m.target).Arg("source", r.sources[fmt.Sprintf("m%d", i)]))
+		places[m.target] = mounting{how: how, kind: "source", id: sources[fmt.Sprintf("m%d", i)]}
 	}
 	for i, cache := range c.spec.CacheMounts {
-		q = c.owned(q.Select("withMountedCache").Arg("path", home(cache.Path)).Arg("cache", r.sources[fmt.Sprintf("c%d", i)]))
+		places[home(cache.Path)] = mounting{how: "withMountedCache", kind: "cache", id: sources[fmt.Sprintf("c%d", i)]}
 	}
 	if c.socket != "" {
-		q = c.owned(q.Select("withUnixSocket").Arg("path", DockerSocket).Arg("source", r.sources["d0"]))
+		places[DockerSocket] = mounting{how: "withUnixSocket", kind: "source", id: sources["d0"]}
 	}
-	return q
+	return places
 }
 
-// mounted reports whether the contract puts something of its own at a path.
-func (c *container) mounted(path string) bool {
-	_, inMemory := c.spec.Tmpfs[path]
-	return inMemory || slices.ContainsFunc(c.mounts, func(m mount) bool { return m.target == path }) ||
-		slices.ContainsFunc(c.spec.CacheMounts, func(m contracts.CacheMount) bool { return home(m.Path) == path })
+// rooms are the places in memory that an engine would give to root alone: it gives them the mode of the directory that they cover, and makes
+// one where the working directory is none. Other places are for everybody.
+func (c *container) rooms(s *session, from image, workdir string) (list []string) {
+	if c.user == "" || isRoot(c.user) {
+		return nil
+	}
+	for path, m := range c.places(s, nil) {
+		_, own := c.spec.Tmpfs[path]
+		if m.how == inMemoryMount && (own || under(from.Workdir, path) || c.started(workdir) && under(workdir, path)) {
+			list = append(list, path)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
-// owned gives what is mounted to the user of the tool.
-func (c *container) owned(q *querybuilder.Selection) *querybuilder.Selection {
-	if c.user == "" {
-		return q
-	}
-	return q.Arg("owner", c.user)
+// started reports whether the engine has to begin in the working directory. Our program goes to one in memory by itself.
+func (c *container) started(workdir string) bool { return c.bare != "" || !c.inMemory(workdir) }
+
+// mounting is how something gets to its place: of a kind, which has an id, or in memory.
+type mounting struct {
+	how, kind, id string
+	size          int
+	ours          bool // else it is given to the user of the tool
 }
 
 // holds reports whether the contract puts something of its own below a path.
@@ -513,13 +562,14 @@ const (
 )
 
 // lookUps are the paths whose absence means that the tool cannot be started: the working directory, and the program in any of
-// its possible places. Where the program may be in a cache nothing can be said: that is there only while the tool runs.
+// its possible places. Where the program may be in a cache nothing can be said: that is there only while the tool runs. Nor where PATH
+// is a secret: an engine shows what it is asked.
 func (c *container) lookUps(workdir, path string) (list []lookUp) {
-	if c.spec.Cwd != "" && !c.inCache(workdir) && workdir != inside.Home && workdir != inside.Temp {
+	if _, memory := c.spec.Tmpfs[workdir]; c.spec.Cwd != "" && !memory && !c.inCache(workdir) && workdir != inside.Home && workdir != inside.Temp {
 		list = append(list, lookUp{workdir, directory})
 	}
 	files := c.programs(workdir, path)
-	if slices.ContainsFunc(files, c.inCache) {
+	if _, hidden := c.secrets["PATH"]; hidden && !strings.Contains(c.argv[0], "/") || slices.ContainsFunc(files, c.inCache) {
 		return list
 	}
 	for _, file := range files {

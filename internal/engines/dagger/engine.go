@@ -99,7 +99,7 @@ func (e *Engine) Ready(ctx context.Context) error {
 		return err
 	}
 	defer s.release()
-	if err := s.probe(ctx); err != nil {
+	if err := s.ask(ctx); err != nil {
 		return unavailable("the Dagger engine does not answer: %s", short(err))
 	}
 	return nil

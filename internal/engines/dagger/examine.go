@@ -37,7 +37,7 @@ func (e *Engine) Examine(ctx context.Context) (engines.Examination, error) {
 	if s.program == "" {
 		found.About = fmt.Sprintf("Dagger engine %s, output as text at the end of a run", s.version)
 		found.Lacks = append(found.Lacks, engines.Lack{What: "our program cannot stand beside tools: " + s.why, Mend: "use an executor that was built for the engine's platform, with CGO_ENABLED=0"})
-		return found, s.probe(ctx) // there is nothing that could be run without an image
+		return found, s.ask(ctx) // there is nothing that could be run without an image
 	}
 	spec := &contracts.DaggerSpec{}
 	spec.Command.Argv = []string{inside.Program} // which finds nothing to start, and ends

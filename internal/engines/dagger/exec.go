@@ -47,10 +47,13 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 		case live.gap || s.ctx.Err() != nil:
 			exit.Notes = append(exit.Notes, "some of what the tool printed before it was stopped is lost: the log stream of the Dagger engine left it out, or ended")
 		}
-		return e.broken(ctx, f, exit, err)
+		return e.broken(ctx, c, f, exit, err)
 	}
 	end, err := e.complete(ctx, s, live, after, first, out)
 	if err != nil {
+		if ctx.Err() == nil && !away(err) {
+			return e.unread(ctx, s, c, r, after, end, exit, err)
+		}
 		if ctx.Err() != nil {
 			return exit, context.Cause(ctx)
 		}
@@ -63,13 +66,12 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 		exit.Notes = append(exit.Notes, "output came at the end of the run: the Dagger engine has no log stream")
 	}
 	if end.Root {
-		return exit, deniedRoot(cmp.Or(c.user, "that of the image"))
+		return exit, deniedRoot(c.user)
 	}
 	if end.Unstarted != "" {
 		return exit, contracts.Errorf(contracts.SpawnFailed, "%s", end.Unstarted)
 	}
-	exit.Code, exit.Signal = end.Code, end.Signal
-	exit.Usage = contracts.Usage{CPUMS: end.CPUMS, MaxRSSBytes: end.MaxRSS}
+	came(&exit, end)
 	if end.Dropped > 0 {
 		exit.Notes = append(exit.Notes, fmt.Sprintf("the last %d bytes of the output were dropped: there was more than is taken (1 GiB, or execution.max_output_bytes where that is more)", end.Dropped))
 	}
@@ -81,6 +83,28 @@ func (e *Engine) exec(ctx context.Context, s *session, c *container, r *ready, o
 	}
 	err = s.bringBack(ctx, c, r, after, e.config.DataDir, &exit)
 	return exit, err
+}
+
+// came says in an exit how the tool ended.
+func came(exit *engines.Exit, end *inside.End) {
+	exit.Code, exit.Signal = end.Code, end.Signal
+	exit.Usage = contracts.Usage{CPUMS: end.CPUMS, MaxRSSBytes: end.MaxRSS}
+}
+
+// unread is the end of a tool whose output cannot be had for reasons that are on this side, as a full disk. It has run: it must not run
+// again for that.
+func (e *Engine) unread(ctx context.Context, s *session, c *container, r *ready, after string, end *inside.End, exit engines.Exit, err error) (engines.Exit, error) {
+	how := "how is not known"
+	if end != nil {
+		came(&exit, end)
+		how = cmp.Or(end.Signal, fmt.Sprintf("exit code %d", end.Code))
+	}
+	if back := s.bringBack(ctx, c, r, after, e.config.DataDir, &exit); ctx.Err() != nil {
+		return exit, context.Cause(ctx)
+	} else if back != nil {
+		exit.Notes = append(exit.Notes, contracts.AsError(back).Message)
+	}
+	return exit, contracts.Errorf(contracts.Internal, "the tool ran to its end (%s), but not all of its output can be read: %s; see that there is room in executor.data_dir", how, short(err))
 }
 
 // await waits for a value; with no time it only looks.
@@ -128,7 +152,7 @@ func (s *session) withExec(c *container, r *ready, argv []string, stdin string) 
 }
 
 // complete sees to it that all output is written after the tool has ended: it comes by the stream, is in first, or is asked for. It
-// returns how the tool ended, nil where nothing says so.
+// returns how the tool ended, nil where nothing says so; with an error as well.
 func (e *Engine) complete(ctx context.Context, s *session, live *live, after, first string, out *output) (*inside.End, error) {
 	// What is little has come at once; for more it is worth to wait for the stream as long as that goes on.
 	more := len(first) >= inside.FirstBytes/2
@@ -149,24 +173,26 @@ func (e *Engine) complete(ctx context.Context, s *session, live *live, after, fi
 	}
 	stage, err := os.MkdirTemp(e.config.DataDir, "dagger-output-")
 	if err != nil {
-		return nil, err
+		return d.Last, err
 	}
 	defer os.RemoveAll(stage)
 	file := filepath.Join(stage, "output")
 	if err := s.inContainer(after).Select("file").Arg("path", inside.Output).Select("export").Arg("path", file).Bind(new(string)).Execute(ctx); err != nil {
-		return nil, err
+		return d.Last, err
 	}
 	text, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return d.Last, err
 	}
 	defer text.Close()
-	err = out.whole(&d, text)
-	return d.End, err
+	if err = out.whole(&d, text); err == nil && d.End == nil {
+		err = fmt.Errorf("%w: the last", inside.ErrGap)
+	}
+	return cmp.Or(d.End, d.Last), err
 }
 
 // broken says what an error of the query that runs the tool means.
-func (e *Engine) broken(ctx context.Context, f *follower, exit engines.Exit, err error) (engines.Exit, error) {
+func (e *Engine) broken(ctx context.Context, c *container, f *follower, exit engines.Exit, err error) (engines.Exit, error) {
 	var failed *sdk.ExecError
 	switch {
 	case ctx.Err() != nil:
@@ -178,6 +204,9 @@ func (e *Engine) broken(ctx context.Context, f *follower, exit engines.Exit, err
 			exit.Code, exit.Signal = failed.ExitCode, ""
 		}
 		exit.Notes = append(exit.Notes, "the tool was ended together with the program that started it; its last output may be missing")
+		if hasWritable(c.mounts) {
+			exit.Notes = append(exit.Notes, "mounts: what the tool changed was not brought back: the Dagger engine keeps nothing of a tool that was ended so")
+		}
 		return exit, nil
 	case away(err):
 		return exit, fmt.Errorf("the Dagger engine was lost while the tool ran: %w", err)
@@ -214,8 +243,13 @@ func (e *Engine) execBare(ctx context.Context, s *session, c *container, r *read
 		if len(failed.Stdout) >= 100<<10 || len(failed.Stderr) >= 100<<10 {
 			exit.Notes = append(exit.Notes, "of the output of a tool that exits with 128 to 191 the Dagger engine keeps 100 KiB")
 		}
+	case errors.Is(err, errTooLarge):
+		if hasWritable(c.mounts) {
+			exit.Notes = append(exit.Notes, "mounts: what the tool changed was not brought back")
+		}
+		return exit, contracts.Errorf(contracts.OutputLimit, "the tool ran to its end, but printed more than the %d MiB that the dagger engine takes where no program of ours stands beside it (%s); have it print less, or write to a mount", mostAnswer>>20, c.bare)
 	case err != nil:
-		return e.broken(ctx, &follower{}, exit, err)
+		return e.broken(ctx, c, &follower{}, exit, err)
 	}
 	out.emit(0, 0, []byte(answer.Stdout))
 	out.emit(1, 0, []byte(answer.Stderr))

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -61,7 +62,7 @@ func (t *trace) UnmarshalJSON(text []byte) error {
 type logs struct {
 	mu        sync.Mutex
 	followers map[trace]*follower
-	err       error // why there is no stream
+	err       error // why there is no stream, or none yet
 	seen      string
 }
 
@@ -83,6 +84,16 @@ func (l *logs) forget(f *follower) {
 	defer l.mu.Unlock()
 	delete(l.followers, f.trace)
 }
+
+// is says whether there is a stream: nil, or why there is none.
+func (l *logs) is(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
+// errNoStream is an engine that knows no log stream. What else is wrong with one passes.
+var errNoStream = errors.New("it has none")
 
 // missing says why there is no stream; nil where there is one.
 func (l *logs) missing() error {
@@ -116,7 +127,10 @@ func (l *logs) subscribe(ctx, attempt context.Context, conn *connection) (_ io.R
 	}
 	if kind := answer.Header.Get("Content-Type"); answer.StatusCode != http.StatusOK || !strings.HasPrefix(kind, "text/event-stream") {
 		answer.Body.Close()
-		return nil, fmt.Errorf("GET /v1/logs: %s %s", answer.Status, kind)
+		if err = fmt.Errorf("GET /v1/logs: %s %s", answer.Status, kind); answer.StatusCode == http.StatusNotFound {
+			err = fmt.Errorf("%w: %w", errNoStream, err)
+		}
+		return nil, err
 	}
 	if !opened() {
 		answer.Body.Close()

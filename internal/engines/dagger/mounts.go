@@ -151,18 +151,11 @@ func (e *Engine) daemon(c *contracts.Contract, m contracts.Mount) (string, bool)
 // error is its cause.
 func (s *session) bringBack(ctx context.Context, c *container, r *ready, after, dataDir string, exit *engines.Exit) error {
 	var failed []string
-	for i, m := range c.mounts {
+	for _, m := range c.mounts {
 		if !m.writable {
 			continue
 		}
-		before, err := r.sources[fmt.Sprintf("m%d", i)], error(nil)
-		if c.user != "" && !m.file { // as it was given to the user: what has another owner counts as changed
-			err = r.box.Select("directory").Arg("path", m.target).Select("id").Bind(&before).Execute(ctx)
-		}
-		var skipped []string
-		if err == nil {
-			skipped, err = s.bringBackOne(ctx, m, after, before, dataDir, c.below(m.target))
-		}
+		skipped, err := s.bringBackOne(ctx, m, r, after, dataDir, c.below(m.target))
 		switch {
 		case err != nil:
 			failed = append(failed, fmt.Sprintf("what the tool changed in %s was not or not wholly brought back to %s: %s", m.target, m.source, short(err)))
@@ -186,18 +179,18 @@ func (s *session) bringBack(ctx context.Context, c *container, r *ready, after, 
 
 // bringBackOne has the engine write the changes into a fresh directory, and moves them from there to their place. The engine
 // alone would follow links on the host, which a tool can make: through one, the next run would write anywhere.
-func (s *session) bringBackOne(ctx context.Context, m mount, after, before, dataDir string, below []string) (skipped []string, err error) {
+func (s *session) bringBackOne(ctx context.Context, m mount, r *ready, after, dataDir string, below []string) (skipped []string, err error) {
 	stage, err := os.MkdirTemp(dataDir, "dagger-changes-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(stage)
+	defer discard(stage)
 	if m.file {
-		staged := filepath.Join(stage, "file")
-		if err := s.inContainer(after).Select("file").Arg("path", m.target).Select("export").Arg("path", staged).Bind(new(string)).Execute(ctx); err != nil {
-			return nil, err
-		}
-		return nil, replaceFile(m.root, m.name, staged)
+		return nil, s.bringBackFile(ctx, m, r, after, filepath.Join(stage, "file"))
+	}
+	var before string // as it was given to the user: what has another owner counts as changed
+	if err := r.box.Select("directory").Arg("path", m.target).Select("id").Bind(&before).Execute(ctx); err != nil {
+		return nil, err
 	}
 	changes := s.inContainer(after).Select("directory").Arg("path", m.target).Select("changes").Arg("from", before)
 	var what struct {
@@ -213,6 +206,10 @@ func (s *session) bringBackOne(ctx context.Context, m mount, after, before, data
 	if err := changes.Select("layer").Select("export").Arg("path", stage).Bind(new(string)).Execute(ctx); err != nil {
 		return nil, err
 	}
+	modes, err := loosen(stage)
+	if err != nil {
+		return nil, err
+	}
 	staged, err := os.OpenRoot(stage) // the tool's links lie in it
 	if err != nil {
 		return nil, err
@@ -225,7 +222,65 @@ func (s *session) bringBackOne(ctx context.Context, m mount, after, before, data
 			}
 		}
 	}
-	return apply(m.root, stage, what.RemovedPaths)
+	return apply(m.root, stage, modes, what.RemovedPaths)
+}
+
+// loosen lets its owner, who need not be root, read and remove all of a stage, whatever modes the tool gave. It returns those that it
+// changed.
+func loosen(stage string) (modes map[string]fs.FileMode, err error) {
+	modes = map[string]fs.FileMode{}
+	err = filepath.WalkDir(stage, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		least := fs.FileMode(0o400)
+		switch {
+		case d.IsDir():
+			least = 0o700
+		case !d.Type().IsRegular():
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if mode := info.Mode().Perm(); mode&least != least {
+			modes[file] = mode
+			return os.Chmod(file, mode|least) // of a directory before what is in it is read
+		}
+		return nil
+	})
+	return modes, err
+}
+
+// discard removes a stage.
+func discard(stage string) {
+	if os.RemoveAll(stage) != nil {
+		_, _ = loosen(stage)
+		_ = os.RemoveAll(stage) // what is left, the next executor removes
+	}
+}
+
+// bringBackFile brings back a file that is mounted alone. One that the tool left as it was stays as it is now: somebody may have
+// changed it meanwhile.
+func (s *session) bringBackFile(ctx context.Context, m mount, r *ready, after, staged string) error {
+	var sums [2]string
+	file := s.inContainer(after).Select("file").Arg("path", m.target)
+	for i, one := range []*querybuilder.Selection{r.box.Select("file").Arg("path", m.target), file} {
+		if err := one.Select("digest").Arg("excludeMetadata", true).Bind(&sums[i]).Execute(ctx); err != nil {
+			return err
+		}
+	}
+	if sums[0] == sums[1] {
+		return nil
+	}
+	if err := file.Select("export").Arg("path", staged).Bind(new(string)).Execute(ctx); err != nil {
+		return err
+	}
+	if _, err := loosen(staged); err != nil {
+		return err
+	}
+	return replaceFile(m.root, m.name, staged)
 }
 
 // below lists what else is mounted below a place, relative to it.
@@ -254,8 +309,8 @@ func (s *session) inContainer(id string) *querybuilder.Selection {
 
 // apply makes a directory of the host as the changes say. It never leaves the directory, whatever links there are. What is removed
 // goes last: where something cannot be written, as on a full disk, nothing is lost. Modes of directories come after all that is written
-// into them, which they may forbid.
-func apply(root *os.Root, stage string, removed []string) (skipped []string, err error) {
+// into them, which they may forbid. modes are those that loosen returned.
+func apply(root *os.Root, stage string, modes map[string]fs.FileMode, removed []string) (skipped []string, err error) {
 	type mode struct {
 		path string
 		mode fs.FileMode
@@ -269,6 +324,10 @@ func apply(root *os.Root, stage string, removed []string) (skipped []string, err
 		info, err := d.Info()
 		if err != nil {
 			return err
+		}
+		perm, is := modes[file]
+		if !is {
+			perm = info.Mode().Perm()
 		}
 		there, err := root.Lstat(path)
 		switch {
@@ -289,7 +348,7 @@ func apply(root *os.Root, stage string, removed []string) (skipped []string, err
 					return err
 				}
 			}
-			dirs = append(dirs, mode{path, info.Mode().Perm()})
+			dirs = append(dirs, mode{path, perm})
 			return nil
 		case info.Mode()&fs.ModeSymlink != 0:
 			to, err := os.Readlink(file)
@@ -298,7 +357,7 @@ func apply(root *os.Root, stage string, removed []string) (skipped []string, err
 			}
 			return root.Symlink(to, path)
 		case info.Mode().IsRegular():
-			return replaceIn(root, path, file, info.Mode().Perm())
+			return replaceIn(root, path, file, perm)
 		}
 		skipped = append(skipped, path)
 		return nil
@@ -316,7 +375,15 @@ func apply(root *os.Root, stage string, removed []string) (skipped []string, err
 		}
 	}
 	for _, dir := range slices.Backward(dirs) {
-		if err := root.Chmod(dir.path, dir.mode); err != nil {
+		there, err := root.Lstat(dir.path)
+		if err != nil {
+			return skipped, err
+		}
+		if there.Mode().Perm() == dir.mode {
+			continue // who may write into a directory need not own it
+		}
+		kept := there.Mode() & (fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky) // the host's, which no tool is asked about
+		if err := root.Chmod(dir.path, dir.mode|kept); err != nil {
 			return skipped, err
 		}
 	}

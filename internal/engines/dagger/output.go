@@ -74,6 +74,9 @@ func (o *output) pump(f *follower, done <-chan struct{}) (end *inside.End, gap b
 			}
 			var pieces [][]byte
 			pieces, ok = f.next(stream)
+			if stream == 0 && d.More {
+				continue // the end once more
+			}
 			for _, piece := range pieces {
 				if d.Feed(piece, o.emit) != nil {
 					return nil, true // what is missing is read at the end

@@ -66,7 +66,7 @@ func TestPraxisExamples(t *testing.T) {
 	root := t.TempDir()
 	for file, text := range map[string]string{
 		"shared/analyzer.py":                      "import os\nopen('/shared/report.txt', 'w').write('analyzed')\nprint('analyzed in', os.getcwd())\n",
-		"app/tools/python_data_processor/main.py": "import os, sys\nprint(os.environ['ARG_OPERATION'], os.environ['PYTHONPATH'], open('/app/data/numbers').read(), sys.version_info[0])\n",
+		"app/tools/python_data_processor/main.py": "import os, sys\nprint(os.environ['HOME'], os.environ['ARG_OPERATION'], os.environ['PYTHONPATH'], open('/app/data/numbers').read(), sys.version_info[0])\n",
 		"app/data/numbers":                        "1,2,3",
 		"tools/word_counter/main.py":              "import os\ntext = open('/shared/' + os.environ['ARG_FILE_PATH']).read()\nopen('/shared/counted', 'w').write(str(len(text.split())))\nprint(len(text.split()))\n",
 		"shared/words.txt":                        "one two three",
@@ -76,12 +76,17 @@ func TestPraxisExamples(t *testing.T) {
 	}
 	image := daggertest.MakeImage(t, true)
 	_, e := double(t, daggertest.Options{Images: map[string]daggertest.Image{"python:3.11-slim": image}}, Config{MountRoots: []string{root + ":rw"}})
-	praxis := func(text string, args map[string]any) ended {
+	praxis := func(text string, args map[string]any, passed ...string) ended {
 		t.Helper()
 		list, err := contracts.ParseContracts("praxis.yaml", []byte(text))
 		do(t, err)
 		list[0].BaseDir = root
-		return succeeded(t, run(t, e, &engines.Job{ID: "id", Attempt: 1, Contract: list[0], Spec: list[0].Spec, Args: args,
+		passthrough := map[string]string{}
+		for _, entry := range passed {
+			name, value, _ := strings.Cut(entry, "=")
+			passthrough[name] = value
+		}
+		return succeeded(t, run(t, e, &engines.Job{ID: "id", Attempt: 1, Contract: list[0], Spec: list[0].Spec, Args: args, Passthrough: passthrough,
 			Starting: func() error { return nil }, Progress: func(string, string, float64) {}}))
 	}
 	if r := praxis(praxisTools, nil); r.stdout != "analyzed in /work\n" {
@@ -92,8 +97,11 @@ func TestPraxisExamples(t *testing.T) {
 	}
 	// The host's /app is elsewhere here; all else is as written.
 	here := strings.NewReplacer(`"/app/tools":`, `"`+root+`/app/tools":`, `"/app/data":`, `"`+root+`/app/data":`).Replace(praxisProcessor)
-	if r := praxis(here, map[string]any{"operation": "numbers"}); r.stdout != "numbers /app 1,2,3 3\n" {
+	if r := praxis(here, map[string]any{"operation": "numbers"}, "PATH=/nowhere:/opt/bin", "HOME=/root"); r.stdout != "/root numbers /app 1,2,3 3\n" {
 		t.Errorf("python_data_processor printed %q %q", r.stdout, r.stderr)
+	}
+	if r := praxis(here, map[string]any{"operation": "numbers"}); r.stdout != "/work numbers /app 1,2,3 3\n" {
+		t.Errorf("without what it wants passed through, python_data_processor printed %q %q", r.stdout, r.stderr)
 	}
 	if r := praxis(praxisCounter, map[string]any{"file_path": "words.txt"}); r.stdout != "3\n" || len(r.Notes) > 0 {
 		t.Errorf("word_counter printed %q %q, notes %q", r.stdout, r.stderr, r.Notes)

@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +20,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
@@ -206,6 +212,24 @@ func testUser(t *testing.T, w world) {
 	succeeded(t, run(t, e, w.job(spec, "write:$TMPDIR/a:b", "read:$TMPDIR/a", "read:$ARGS_FILE", "stat:$HOME")))
 }
 
+// TestUserOfImage: what is mounted belongs to the user that the image names, whatever the policy says of root.
+func TestUserOfImage(t *testing.T) {
+	image := daggertest.MakeImage(t, false, enginetest.Build(t))
+	image.User = "nobody"
+	root := t.TempDir()
+	_, e := double(t, daggertest.Options{Images: map[string]daggertest.Image{"image": image}}, Config{MountRoots: []string{root + ":rw"}})
+	for _, e := range []*Engine{e, open1(t, Config{MountRoots: []string{root + ":rw"}, Root: true})} {
+		do(t, os.WriteFile(filepath.Join(root, "there"), []byte("before"), 0o600))
+		spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root, Target: "/data", Mode: "rw"}}, CacheMounts: contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}}})
+		succeeded(t, run(t, e, job(spec, "write:$HOME/a:b", "write:$HOME/.cache/pip/a:b", "read:/data/there", "write:/data/there:after", "write:/data/new:fresh")))
+		for name, want := range map[string]string{"there": "after", "new": "fresh"} {
+			if text, err := os.ReadFile(filepath.Join(root, name)); err != nil || string(text) != want {
+				t.Errorf("%s has %q, %v; %q is right", name, text, err, want)
+			}
+		}
+	}
+}
+
 // TestRoot: tools are root where policy.root allows it, or nothing is started.
 func TestRoot(t *testing.T) {
 	image := func(user string) daggertest.Image {
@@ -214,12 +238,12 @@ func TestRoot(t *testing.T) {
 		return i
 	}
 	images := map[string]daggertest.Image{"image": image(""), "root": image("root"), "zero": image("0:0"), "toor": image("toor"), "nobody": image("nobody")}
-	const uid = "Uid:\t65534\t65534\t65534\t65534\n"
+	const uid, never = "Uid:\t65534\t65534\t65534\t65534\n", "NoNewPrivs:\t1\n"
 	d, e := double(t, daggertest.Options{Images: images}, Config{})
 	for _, name := range []string{"image", "root", "zero", "nobody"} {
 		spec := specWith(contracts.CommonSpec{})
 		spec.Image = name
-		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, uid) {
+		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, uid) || !strings.Contains(got, never) {
 			t.Errorf("of the image %s the tool is %s", name, got)
 		}
 	}
@@ -242,7 +266,7 @@ func TestRoot(t *testing.T) {
 		e := open1(t, allow)
 		spec := specWith(contracts.CommonSpec{})
 		spec.Image, spec.Privileged = "root", !allow.Root
-		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, "Uid:\t0\t0") {
+		if got := succeeded(t, run(t, e, job(spec, "read:/proc/self/status"))).stdout; !strings.Contains(got, "Uid:\t0\t0") || strings.Contains(got, never) {
 			t.Errorf("with %+v the tool is %s", allow, got)
 		}
 	}
@@ -369,6 +393,41 @@ func testMounts(t *testing.T, w world) {
 	}
 	r = run(t, e, w.job(specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: "/etc", Target: "/data"}}}), "ls:/data"))
 	refusedWith(t, r, contracts.PolicyDenied, "policy.mounts")
+}
+
+// TestMountsWithin: mounts and caches lie in one another, in whichever order a contract has them.
+func TestMountsWithin(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		root := t.TempDir()
+		for _, dir := range []string{"outer", "inner"} {
+			do(t, errors.Join(os.Mkdir(filepath.Join(root, dir), 0o755), os.WriteFile(filepath.Join(root, dir, "x"), []byte(dir), 0o644)))
+		}
+		e := w.open(t, Config{MountRoots: []string{root}})
+		inner, outer := contracts.Mount{Source: root + "/inner", Target: "/data/in"}, contracts.Mount{Source: root + "/outer", Target: "/data"}
+		spec := specWith(contracts.CommonSpec{
+			Mounts: contracts.Mounts{inner, outer, {Source: root + "/inner", Target: "/cached/in"}}, CacheMounts: contracts.CacheMounts{{Name: "within", Path: "/cached"}},
+		})
+		if got := succeeded(t, run(t, e, w.job(spec, "read:/data/in/x", "out: ", "read:/data/x", "out: ", "read:/cached/in/x", "write:/cached/y:z"))).stdout; got != "inner outer inner" {
+			t.Errorf("it read %q", got)
+		}
+	})
+}
+
+// TestFileLeftAlone: a file that is mounted alone, and that the tool did not change, keeps what somebody else wrote meanwhile.
+func TestFileLeftAlone(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		file := filepath.Join(t.TempDir(), "file")
+		e := w.open(t, Config{MountRoots: []string{file + ":rw"}})
+		for script, want := range map[string]string{"read:/file": "meanwhile", "write:/file:after": "after", "write:/file:before": "meanwhile"} {
+			do(t, os.WriteFile(file, []byte("before"), 0o644))
+			j := w.job(specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: file, Target: "/file", Mode: "rw"}}}), script)
+			j.Starting = func() error { return os.WriteFile(file, []byte("meanwhile"), 0o644) }
+			succeeded(t, run(t, e, j))
+			if text, err := os.ReadFile(file); err != nil || string(text) != want {
+				t.Errorf("after %s there is %q, %v; %q is right", script, text, err, want)
+			}
+		}
+	})
 }
 
 // TestSecretsInMounts: no mount shows what is the executor's own, nor what the dagger program has credentials from.
@@ -506,6 +565,44 @@ func TestNotBroughtBack(t *testing.T) {
 	}
 }
 
+// TestEndedTogether: a tool that ends the program beside it as well says nothing of its changes: the result does.
+func TestEndedTogether(t *testing.T) {
+	worlds(t, func(t *testing.T, w world) {
+		root := t.TempDir()
+		e := w.open(t, Config{MountRoots: []string{root + ":rw"}})
+		with := func(mode string) ended {
+			spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root, Target: "/data", Mode: mode}}})
+			r := run(t, e, w.job(spec, "kill:parent:KILL", "block"))
+			if r.err != nil || r.Signal != "SIGKILL" {
+				t.Errorf("signal %q, error %v", r.Signal, r.err)
+			}
+			return r
+		}
+		if r := with("rw"); !noted(r.Notes, "was not brought back") {
+			t.Errorf("the notes are %q", r.Notes)
+		}
+		if r := with("ro"); noted(r.Notes, "was not brought back") {
+			t.Errorf("the notes are %q", r.Notes)
+		}
+	})
+}
+
+// TestOutputNotRead: a tool that has run is not run again where its output finds no room here.
+func TestOutputNotRead(t *testing.T) {
+	root, small := t.TempDir(), t.TempDir()
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("SKIPPED: needs to mount a small disk: %s", err)
+	}
+	t.Cleanup(func() { do(t, syscall.Unmount(small, syscall.MNT_DETACH)) })
+	_, e := double(t, daggertest.Options{NoLogs: true}, Config{DataDir: small, MountRoots: []string{root + ":rw"}})
+	spec := specWith(contracts.CommonSpec{Mounts: contracts.Mounts{{Source: root, Target: "/data", Mode: "rw"}}})
+	r := run(t, e, job(spec, "write:/data/new:fresh", "flood:3M", "exit:7"))
+	refusedWith(t, r, contracts.Internal, "exit code 7", "no space left")
+	if text, err := os.ReadFile(filepath.Join(root, "new")); err != nil || string(text) != "fresh" {
+		t.Errorf("brought back: %q, %v", text, err)
+	}
+}
+
 // TestApply: files of directories that forbid writing are written, and what was put in place of something removed stays.
 func TestApply(t *testing.T) {
 	dir, stage := t.TempDir(), t.TempDir()
@@ -516,9 +613,7 @@ func TestApply(t *testing.T) {
 	root, err := os.OpenRoot(dir)
 	do(t, err)
 	defer root.Close()
-	if skipped, err := apply(root, stage, []string{"gone/", "was/", "was/x", "was/dir/"}); err != nil || len(skipped) > 0 {
-		t.Fatalf("%q, %v", skipped, err)
-	}
+	do(t, apply1(root, stage, "gone/", "was/", "was/x", "was/dir/"))
 	if text, err := os.ReadFile(filepath.Join(dir, "was/x")); err != nil || string(text) != "kept" {
 		t.Errorf("by the link there is %q, %v", text, err)
 	}
@@ -530,6 +625,84 @@ func TestApply(t *testing.T) {
 	}
 	do(t, os.Chmod(filepath.Join(dir, "closed"), 0o700)) // so that it can be removed by who is not root
 	do(t, os.Chmod(filepath.Join(stage, "closed"), 0o700))
+}
+
+// TestApplyModes: directories keep what no tool is asked about, and one that is somebody else's is written into where that is allowed.
+func TestApplyModes(t *testing.T) {
+	dir, stage := t.TempDir(), t.TempDir()
+	for name, mode := range map[string]os.FileMode{"shared": os.ModeSetgid | 0o777, "everybody": os.ModeSticky | 0o777, "narrowed": os.ModeSetgid | 0o777} {
+		there, staged := filepath.Join(dir, name), filepath.Join(stage, name)
+		do(t, errors.Join(os.Mkdir(there, 0o755), os.Chmod(there, mode), os.Mkdir(staged, 0o755), os.Chmod(staged, mode.Perm()), os.WriteFile(staged+"/x", nil, 0o644)))
+	}
+	do(t, errors.Join(os.Chmod(stage+"/narrowed", 0o750), os.Mkdir(stage+"/shared/new", 0o755), os.WriteFile(stage+"/shared/new/x", nil, 0o644)))
+	root, err := os.OpenRoot(dir)
+	do(t, err)
+	defer root.Close()
+	do(t, apply1(root, stage))
+	for name, want := range map[string]os.FileMode{
+		"shared": os.ModeSetgid | 0o777, "shared/new": os.ModeSetgid | 0o755, "everybody": os.ModeSticky | 0o777, "narrowed": os.ModeSetgid | 0o750,
+	} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode() != want|os.ModeDir {
+			t.Errorf("%s is %v, %v; %v is right", name, info.Mode(), err, want)
+		}
+	}
+	do(t, errors.Join(os.Chmod(filepath.Dir(stage), 0o755), os.RemoveAll(stage+"/narrowed"), os.RemoveAll(stage+"/shared"), os.Remove(dir+"/everybody/x")))
+	do(t, asNobody(t, func() error { return apply1(root, stage) }))
+}
+
+func apply1(root *os.Root, stage string, removed ...string) error {
+	modes, err := loosen(stage)
+	if err != nil {
+		return err
+	}
+	skipped, err := apply(root, stage, modes, removed)
+	if len(skipped) > 0 {
+		err = errors.Join(err, fmt.Errorf("skipped: %q", skipped))
+	}
+	return err
+}
+
+// TestApplyUnreadable: who is not root brings back what a tool has closed, with its modes, and leaves nothing behind.
+func TestApplyUnreadable(t *testing.T) {
+	dir, stage := t.TempDir(), t.TempDir()+"/stage"
+	do(t, errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Mkdir(stage, 0o700), os.Chown(stage, 65534, 65534), os.Chown(filepath.Dir(stage), 65534, 65534), os.Chown(dir, 65534, 65534)))
+	root, err := os.OpenRoot(dir)
+	do(t, err)
+	defer root.Close()
+	do(t, asNobody(t, func() error {
+		return errors.Join(os.MkdirAll(stage+"/closed/below", 0o755), os.WriteFile(stage+"/closed/below/x", []byte("y"), 0o644),
+			os.Chmod(stage+"/closed/below/x", 0), os.Chmod(stage+"/closed/below", 0), os.Chmod(stage+"/closed", 0o555), apply1(root, stage))
+	}))
+	for name, want := range map[string]os.FileMode{"closed": os.ModeDir | 0o555, "closed/below": os.ModeDir, "closed/below/x": 0} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode() != want {
+			t.Errorf("%s is %v, %v; %v is right", name, info.Mode(), err, want)
+		}
+	}
+	if text, err := os.ReadFile(dir + "/closed/below/x"); err != nil || string(text) != "y" {
+		t.Errorf("it holds %q, %v", text, err)
+	}
+	do(t, asNobody(t, func() error {
+		err := errors.Join(os.Chmod(stage+"/closed/below", 0o555), os.Chmod(stage+"/closed", 0o555))
+		discard(stage)
+		return err
+	}))
+	if left := leftIn(filepath.Dir(stage)); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// asNobody calls a function as a user without rights, as far as files are concerned.
+func asNobody(t *testing.T, call func() error) error {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: needs root, to be somebody else")
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: nobody else is to have it
+		done <- errors.Join(unix.Setfsgid(65534), unix.Setfsuid(65534), call())
+	}()
+	return <-done
 }
 
 func do(t testing.TB, err error) {
@@ -604,10 +777,16 @@ func TestMostOutput(t *testing.T) {
 			t.Errorf("%d bytes, notes %q", len(r.stdout), r.Notes)
 		}
 	}
-	b := &bounded{io.NopCloser(strings.NewReader("12345")), 4}
-	if _, err := io.ReadAll(b); err == nil || !strings.Contains(err.Error(), "larger than") {
-		t.Errorf("too much is read without an error: %v", err)
-	}
+}
+
+// TestMostAnswer: a tool that printed more than is taken in one piece, as it all comes where nothing stands beside it, has run.
+func TestMostAnswer(t *testing.T) {
+	before := mostAnswer
+	t.Cleanup(func() { mostAnswer = before })
+	mostAnswer = 1 << 20
+	_, e := double(t, daggertest.Options{Platform: "linux/other"}, Config{})
+	r := run(t, e, job(specWith(contracts.CommonSpec{}), "flood:2M"))
+	refusedWith(t, r, contracts.OutputLimit, "ran to its end", "1 MiB")
 }
 
 // TestLostBeforeStop: what a stopped tool had printed, and nobody has seen, is told.
@@ -715,6 +894,85 @@ func TestEntrypointAndTmpfs(t *testing.T) {
 	}
 }
 
+// TestPlacesInMemory: a user that is not root can write to them, wherever the tool starts and whatever the image has there.
+func TestPlacesInMemory(t *testing.T) {
+	image := daggertest.MakeImage(t, false, enginetest.Build(t))
+	image.User = "nobody"
+	home := image
+	home.Workdir = "/work"
+	_, e := double(t, daggertest.Options{Images: map[string]daggertest.Image{"image": image, "home": home}}, Config{})
+	for _, name := range []string{"image", "home"} {
+		for _, cwd := range []string{"", "/opt", "/tmp", "/scratch", "/etc"} {
+			spec := specWith(contracts.CommonSpec{Cwd: cwd})
+			spec.Image, spec.Tmpfs = name, contracts.Tmpfs{"/scratch": 1 << 20, "/etc": 1 << 20}
+			if r := run(t, e, job(spec, "write:$HOME/a:b", "write:/tmp/a:b", "write:/scratch/a:b", "write:/etc/a:b", "cwd")); r.err != nil || r.Code != 0 {
+				t.Errorf("image %s, cwd %q: %v, code %d, stderr %q", name, cwd, r.err, r.Code, r.stderr)
+			}
+		}
+	}
+}
+
+// TestDockerSocket: containers get the socket of the Docker daemon where the policy allows it, and then those that ask for it, or all.
+func TestDockerSocket(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"docker.sock", "other.sock", "own/docker.sock"} {
+		do(t, os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755))
+		listener, err := net.Listen("unix", filepath.Join(root, name))
+		do(t, err)
+		defer listener.Close()
+	}
+	socket := filepath.Join(root, "docker.sock")
+	d, without := double(t, daggertest.Options{}, Config{DockerSocket: socket})
+	secrets := []string{filepath.Join(root, "own")}
+	allowed, all := open1(t, Config{AllowDockerSocket: true, Secrets: secrets}), open1(t, Config{AllowDockerSocket: true, DockerSocket: socket})
+	look := func(e *Engine, mounts ...string) ended {
+		common := contracts.CommonSpec{}
+		for _, name := range mounts {
+			common.Mounts = append(common.Mounts, contracts.Mount{Source: filepath.Join(root, name), Target: DockerSocket})
+		}
+		return run(t, e, job(specWith(common), "stat:"+DockerSocket))
+	}
+	for what, e := range map[string]*Engine{"nobody asks for it": allowed, "it is not allowed": without} {
+		if r := look(e); r.err != nil || r.Code == 0 {
+			t.Errorf("where %s the tool sees %q, %v", what, r.stdout, r.err)
+		}
+	}
+	for what, r := range map[string]ended{"the contract asks for it": look(allowed, "docker.sock"), "all have it": look(all), "both is so": look(all, "docker.sock")} {
+		if succeeded(t, r); !strings.HasPrefix(r.stdout, "S") {
+			t.Errorf("where %s the tool sees %q", what, r.stdout)
+		}
+	}
+	if !slices.ContainsFunc(d.Queries(), func(q daggertest.Query) bool { return strings.Contains(q.Text, `unixSocket(path:"`+socket+`")`) }) {
+		t.Error("nobody asked for the socket")
+	}
+	refusedWith(t, look(without, "docker.sock"), contracts.PolicyDenied, "policy.mounts")
+	refusedWith(t, look(allowed, "other.sock"), contracts.PolicyDenied, "policy.mounts")
+	refusedWith(t, look(allowed, "own/docker.sock"), contracts.PolicyDenied, "executor's own")
+	refusedWith(t, look(open1(t, Config{MountRoots: []string{root}}), "docker.sock"), contracts.Unsupported, "neither a directory nor a file")
+	_, err := New(Config{AllowDockerSocket: true, DockerSocket: filepath.Join(root, "nothing.sock")}, zerolog.Nop())
+	isUnavailable(t, err, "mount_docker_socket", "nothing.sock")
+}
+
+// TestPlatform: the image is that of the platform that a contract names; beside a tool of another one our program cannot stand.
+func TestPlatform(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{})
+	for platform, alone := range map[string]bool{"": false, "linux/" + runtime.GOARCH: false, "linux/other": true} {
+		asked := len(d.Queries())
+		spec := specWith(contracts.CommonSpec{})
+		spec.Platform = platform
+		if r := succeeded(t, run(t, e, job(spec, "out:ran"))); r.stdout != "ran" || noted(r.Notes, "the contract is for linux/other") != alone {
+			t.Errorf("platform %q: output %q, notes %q", platform, r.stdout, r.Notes)
+		}
+		named := slices.ContainsFunc(d.Queries()[asked:], func(q daggertest.Query) bool { return strings.Contains(q.Text, "platform:") })
+		right := slices.ContainsFunc(d.Queries()[asked:], func(q daggertest.Query) bool {
+			return strings.Contains(q.Text, `container(platform:"`+platform+`"){from(`)
+		})
+		if named != (platform != "") || right != named {
+			t.Errorf("platform %q: it is named %t, rightly %t", platform, named, right)
+		}
+	}
+}
+
 func TestImagesAllowed(t *testing.T) {
 	_, e := double(t, daggertest.Options{}, Config{Images: []string{"registry.example/**"}})
 	refusedWith(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")), contracts.PolicyDenied, "policy.images")
@@ -740,6 +998,30 @@ func TestSecretsInQueries(t *testing.T) {
 	}
 	if handed != 1 {
 		t.Errorf("it was handed over %d times", handed)
+	}
+}
+
+// TestPassedPath: a program is looked for where a PATH that is passed through says, and nothing tells that.
+func TestPassedPath(t *testing.T) {
+	image := daggertest.MakeImage(t, false, enginetest.Build(t))
+	do(t, errors.Join(os.Mkdir(filepath.Join(image.Dir, "hidden-place"), 0o755), os.Rename(filepath.Join(image.Dir, "opt/bin/testtool"), filepath.Join(image.Dir, "hidden-place/testtool"))))
+	d, e := double(t, daggertest.Options{Images: map[string]daggertest.Image{"image": image}}, Config{})
+	with := func(path string) ended {
+		j := job(specWith(contracts.CommonSpec{}), "out:ran")
+		j.Passthrough = map[string]string{"PATH": path}
+		return run(t, e, j)
+	}
+	if got := succeeded(t, with("/nowhere:/hidden-place")).stdout; got != "ran" {
+		t.Errorf("it printed %q", got)
+	}
+	r := with("/hidden-place/nowhere")
+	if refusedWith(t, r, contracts.SpawnFailed, "testtool", "env_passthrough"); strings.Contains(r.err.Error(), "hidden-place") {
+		t.Errorf("the error shows the PATH: %s", r.err)
+	}
+	for _, q := range d.Queries() {
+		if strings.Contains(q.Text, "hidden-place") && !strings.Contains(q.Text, "setSecret") {
+			t.Errorf("a query shows the PATH: %s", q.Text)
+		}
 	}
 }
 

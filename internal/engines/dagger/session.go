@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -36,13 +37,15 @@ type session struct {
 	stop context.CancelCauseFunc
 	work sync.WaitGroup // the goroutines of the session
 
+	failed int // probes in a row
+
 	mu     sync.Mutex
 	runs   int
 	left   bool // no new runs
-	failed int  // probes in a row
 	idle   chan struct{}
 	images map[string]knownImage
 	paths  map[imagePath]seen
+	rooms  map[string]string // ids of directories for places in memory
 }
 
 // errEnded is why a session ended that nobody missed.
@@ -77,14 +80,19 @@ func (s *session) begin(ctx context.Context, config Config) error {
 	}
 	s.version, s.platform = who.Version, who.DefaultPlatform
 	stream, err := s.logs.subscribe(s.ctx, ctx, s.conn)
-	if err != nil {
-		s.logs.err = err
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, errNoStream):
 		s.log.Warn().Err(err).Str("version", who.Version).Msg("the Dagger engine has no log stream; output of its runs comes at their end")
-	} else {
+	case err != nil:
+		s.log.Warn().Err(err).Msg("the log stream of the Dagger engine cannot be opened; output of its runs comes at their end until it can")
+	}
+	if s.logs.is(err); !errors.Is(err, errNoStream) {
 		s.work.Go(func() { s.readLogs(stream) })
 	}
 	s.work.Go(s.watch)
-	program, err := besideTools(config.Program, who.DefaultPlatform)
+	program, err := besideTools(config, who.DefaultPlatform)
 	if err != nil {
 		s.why = err.Error()
 		s.log.Warn().Str("reason", s.why).Msg("no program of ours can run in containers of Dagger; their output is text and comes at the end of a run")
@@ -94,17 +102,20 @@ func (s *session) begin(ctx context.Context, config Config) error {
 }
 
 // besideTools returns the program that can run in any container of an engine with that platform.
-func besideTools(program, platform string) (string, error) {
+func besideTools(config Config, platform string) (string, error) {
 	if platform != "linux/"+runtime.GOARCH {
 		return "", fmt.Errorf("the engine runs %s, this program is for %s/%s", platform, runtime.GOOS, runtime.GOARCH)
 	}
-	var err error
+	program, err := config.Program, error(nil)
 	if program == "" {
-		if program, err = os.Executable(); err != nil {
-			return "", err
+		if program, err = os.Executable(); err == nil {
+			program, err = asStarted(program, "/proc/self/exe", config.DataDir)
 		}
 	}
-	if program, err = filepath.EvalSymlinks(program); err != nil {
+	if err == nil {
+		program, err = filepath.EvalSymlinks(program)
+	}
+	if err != nil {
 		return "", err
 	}
 	file, err := elf.Open(program)
@@ -120,25 +131,51 @@ func besideTools(program, platform string) (string, error) {
 	return program, nil
 }
 
+// asStarted is where a program is that runs: at its path, or, where that has another one since an upgrade, in a copy in dir of what runs.
+func asStarted(path, running, dir string) (string, error) {
+	own, err := os.Stat(running)
+	if err != nil || dir == "" {
+		return path, nil
+	}
+	if there, err := os.Stat(path); err == nil && os.SameFile(own, there) {
+		return path, nil
+	}
+	in, err := os.Open(running)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(dir, "program-")
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Chmod(0o755), out.Close()); err != nil {
+		_ = os.Remove(out.Name())
+		return "", fmt.Errorf("copy this program, which is not at its path any more: %w", err)
+	}
+	copied := filepath.Join(filepath.Dir(out.Name()), "program")
+	return copied, os.Rename(out.Name(), copied)
+}
+
 func (s *session) root() *querybuilder.Selection { return s.client.QueryBuilder() }
 
-// readLogs reads the stream, and opens it again where it ends before the session.
-func (s *session) readLogs(stream interface {
-	Read([]byte) (int, error)
-	Close() error
-}) {
+// readLogs reads the stream, and opens it again where it ends before the session; nil is one that could not be opened yet.
+func (s *session) readLogs(stream io.ReadCloser) {
 	for wait := retryFirst / 10; ; wait = min(2*wait, retryFirst) {
-		begun := time.Now()
-		err := s.logs.read(stream)
-		_ = stream.Close()
-		if s.ctx.Err() != nil {
-			return
+		if stream != nil {
+			begun := time.Now()
+			err := s.logs.read(stream)
+			_ = stream.Close()
+			if s.ctx.Err() != nil {
+				return
+			}
+			if time.Since(begun) > time.Second {
+				wait = retryFirst / 10
+			}
+			s.log.Debug().Err(err).Msg("the log stream of the Dagger engine ended; opening it again")
 		}
-		if time.Since(begun) > time.Second {
-			wait = retryFirst / 10
-		}
-		s.log.Debug().Err(err).Msg("the log stream of the Dagger engine ended; opening it again")
-		for {
+		for ; ; wait = min(2*wait, retryMost) {
 			timer := time.NewTimer(wait)
 			select {
 			case <-timer.C:
@@ -146,13 +183,15 @@ func (s *session) readLogs(stream interface {
 				timer.Stop()
 				return
 			}
+			var err error
 			attempt, cancel := context.WithTimeout(s.ctx, probeTimeout)
 			stream, err = s.logs.subscribe(s.ctx, attempt, s.conn)
 			cancel()
 			if err == nil {
+				s.logs.is(nil)
 				break
 			}
-			_ = s.probe(s.ctx) // ends the session where that is right
+			_ = s.ask(s.ctx) // ends the session where nobody is there
 		}
 	}
 }
@@ -166,8 +205,8 @@ func (s *session) watch() {
 	}
 }
 
-// probe asks the engine for a sign of life. Several failures in a row, or one that leaves no doubt, end the session.
-func (s *session) probe(ctx context.Context) error {
+// ask asks the engine for a sign of life. An error that leaves no doubt ends the session.
+func (s *session) ask(ctx context.Context) error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
@@ -175,16 +214,27 @@ func (s *session) probe(ctx context.Context) error {
 	defer cancel()
 	var version string
 	err := s.root().Select("version").Bind(&version).Execute(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil {
-		s.failed = 0
-		return nil
-	}
-	if s.failed++; s.failed >= probesFailed || nobodyThere(err) {
-		s.stop(fmt.Errorf("the Dagger engine is gone: %s", short(err)))
+	if err != nil && nobodyThere(err) {
+		s.gone(err)
 	}
 	return err
+}
+
+func (s *session) gone(err error) {
+	s.stop(fmt.Errorf("the Dagger engine is gone: %s", short(err)))
+}
+
+// probe asks now and then, from one goroutine. Several failures in a row end the session; others who ask do not count, as they may ask
+// at the same time, or not wait for the answer.
+func (s *session) probe() {
+	err := s.ask(s.ctx)
+	if err == nil {
+		s.failed = 0
+		return
+	}
+	if s.failed++; s.failed >= probesFailed {
+		s.gone(err)
+	}
 }
 
 // use counts a run in; ok is false where the session takes none any more.
@@ -350,7 +400,7 @@ func (s *sessions) hold(current *session) (next *session) {
 	for {
 		select {
 		case <-ticker.C:
-			_ = current.probe(current.ctx) // ends it where that is right
+			current.probe()
 		case <-old:
 			s.log.Debug().Msg("a session of the Dagger engine has come to its age (execution.dagger.session_timeout)")
 			old, opening = nil, make(chan opened, 1)
@@ -366,14 +416,7 @@ func (s *sessions) hold(current *session) (next *session) {
 			}
 			s.set(another.session, nil) // before the other is left: at no time is there none
 			current.leave()
-			s.work.Go(func() {
-				select {
-				case <-current.idle:
-				case <-current.ctx.Done():
-				case <-s.ctx.Done():
-				}
-				current.end(errEnded)
-			})
+			s.work.Go(func() { s.finish(current) })
 			return another.session
 		case <-current.ctx.Done():
 			why := unavailable("%s; connecting again", context.Cause(current.ctx))
@@ -391,6 +434,25 @@ func (s *sessions) hold(current *session) (next *session) {
 			}
 			return (<-opening).session // which the next call ends
 		}
+	}
+}
+
+// finish ends a session that was left when its last run has ended. It is probed until then: a run would wait for ever for an engine
+// that hangs.
+func (s *sessions) finish(left *session) {
+	ticker := time.NewTicker(probeEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			left.probe()
+			continue
+		case <-left.idle:
+		case <-left.ctx.Done():
+		case <-s.ctx.Done():
+		}
+		left.end(errEnded)
+		return
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -193,6 +195,21 @@ func TestLogStreamHangs(t *testing.T) {
 	}
 }
 
+// TestLogStreamLater: a log stream that cannot be opened at once is opened when it can.
+func TestLogStreamLater(t *testing.T) {
+	quick(t)
+	var works atomic.Bool
+	_, e := double(t, daggertest.Options{FailLogs: func() bool { return !works.Load() }}, Config{})
+	const words = "no log stream"
+	if r := succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran"))); r.stdout != "ran" || !noted(r.Notes, words) {
+		t.Errorf("output %q, notes %q", r.stdout, r.Notes)
+	}
+	works.Store(true)
+	enginetest.Eventually(t, "there is a log stream", func() bool {
+		return !noted(succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran"))).Notes, words)
+	})
+}
+
 // TestEngineDownAtStart: it is told where nobody listens, and found when somebody does.
 func TestEngineDownAtStart(t *testing.T) {
 	quick(t)
@@ -265,6 +282,24 @@ func TestEngineHangs(t *testing.T) {
 	succeeded(t, run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran")))
 }
 
+// TestImpatientCallers: who asks whether the engine is ready, and does not wait for the answer, ends no session.
+func TestImpatientCallers(t *testing.T) {
+	d, e := double(t, daggertest.Options{}, Config{})
+	becomesReady(t, e)
+	ended, stop := blocked(t, e)
+	d.Hang()
+	for range 2 * probesFailed {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		isUnavailable(t, e.Ready(ctx))
+		cancel()
+	}
+	d.Resume()
+	stop()
+	if err := soon(t, ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("Run returned %v: it was lost with its session", err)
+	}
+}
+
 // TestPullTimeout: a registry that never answers does not hold a run for ever, and the run can go elsewhere.
 func TestPullTimeout(t *testing.T) {
 	d, e := double(t, daggertest.Options{}, Config{PullTimeout: 300 * time.Millisecond})
@@ -323,6 +358,50 @@ func TestSessionTimeout(t *testing.T) {
 		t.Errorf("Run returned %v", err)
 	}
 	enginetest.Eventually(t, "the old session has ended", func() bool { return !slices.Contains(cli.Alive(), first[0]) })
+}
+
+// TestOldSessionHangs: a run in a session that was replaced does not wait for ever for an engine that answers no more.
+func TestOldSessionHangs(t *testing.T) {
+	quick(t)
+	cli := daggertest.NewCLI(t, daggertest.CLIGood, testImages(t))
+	e := open1(t, Config{CLI: cli.Path, SessionTimeout: 2 * time.Second})
+	ended, stop := blocked(t, e)
+	defer stop()
+	old := cli.Alive()[0]
+	enginetest.Eventually(t, "there is a second session", func() bool { return cli.Started() > 1 && e.Ready(t.Context()) == nil })
+	do(t, syscall.Kill(old, syscall.SIGSTOP))
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "lost") {
+			t.Errorf("Run returned %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the run waits for an engine that hangs")
+	}
+	enginetest.Eventually(t, "the old session has ended", func() bool { return !slices.Contains(cli.Alive(), old) })
+}
+
+// TestUpgraded: beside tools stands the program that runs, also where an upgrade has put another in its place or removed it.
+func TestUpgraded(t *testing.T) {
+	dir := t.TempDir()
+	path, running := filepath.Join(dir, "executor"), filepath.Join(dir, "running")
+	do(t, errors.Join(os.WriteFile(running, []byte("old"), 0o755), os.Link(running, path)))
+	if got, err := asStarted(path, running, dir); err != nil || got != path {
+		t.Errorf("before the upgrade it is %s, %v", got, err)
+	}
+	for _, what := range []string{"replaced", "removed"} {
+		do(t, os.Remove(path))
+		if what == "replaced" {
+			do(t, os.WriteFile(path, []byte("new"), 0o755))
+		}
+		got, err := asStarted(path, running, dir)
+		if text, _ := os.ReadFile(got); err != nil || string(text) != "old" {
+			t.Errorf("where it was %s, %s holds %q, %v", what, got, text, err)
+		}
+	}
+	if left := leftIn(dir); !slices.Equal(left, []string{"program", "running"}) {
+		t.Errorf("there are %q", left)
+	}
 }
 
 // TestSessionTimeoutSlowly: the old session serves until there is a new one, however long that takes.

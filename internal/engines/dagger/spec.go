@@ -2,10 +2,13 @@ package dagger
 
 import (
 	"fmt"
+	"maps"
+	posix "path"
 	"slices"
 	"strings"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines/dagger/inside"
 )
 
 // specOf is the spec with which a contract runs here, nil where it has none.
@@ -56,6 +59,47 @@ func (e *Engine) networked(spec *contracts.DaggerSpec) error {
 	return contracts.Errorf(contracts.Unsupported, "the contract has %s, all containers of the dagger engine have one with a way out, and policy.network does not allow it; use the docker engine, or have the operator add bridge to policy.network", what)
 }
 
+// taken are places of a container that no contract may have, nor anything in them: ours and the kernel's.
+var taken = []string{inside.Program, inside.Dir, inside.Output, "/proc", "/sys"}
+
+// placed is nil where all that a contract puts into its container has a place of its own. Of two at one place an engine keeps the last.
+func placed(spec *contracts.DaggerSpec) error {
+	there := map[string]bool{}
+	place := func(what, at string) error {
+		if at == "/" || at == "/dev" || slices.ContainsFunc(taken, func(dir string) bool { return under(at, dir) }) {
+			return contracts.Errorf(contracts.Unsupported, "%s: %s has its place in each container of the dagger engine already; choose another", what, at)
+		}
+		if there[at] {
+			return contracts.Errorf(contracts.Unsupported, "%s: there is something else of the contract at %s; choose another place", what, at)
+		}
+		there[at] = true
+		return nil
+	}
+	for _, m := range spec.Mounts {
+		if err := place("mounts", posix.Clean(m.Target)); err != nil {
+			return err
+		}
+	}
+	for _, cache := range spec.CacheMounts {
+		if err := place("cache_mounts", posix.Clean(home(cache.Path))); err != nil {
+			return err
+		}
+	}
+	copied := slices.Collect(maps.Keys(there))
+	for path := range spec.Tmpfs {
+		path = posix.Clean(path)
+		for _, at := range copied {
+			if at != path && under(at, path) {
+				return contracts.Errorf(contracts.Unsupported, "tmpfs: in the dagger engine one at %s would lie over %s, which the contract has as well; choose another place", path, at)
+			}
+		}
+		if err := place("tmpfs", path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Check refuses what an engine of Dagger cannot do.
 func (e *Engine) Check(c *contracts.Contract) error {
 	spec := specOf(c)
@@ -70,6 +114,9 @@ func (e *Engine) Check(c *contracts.Contract) error {
 	}
 	if spec.GPUs != "" {
 		return contracts.Errorf(contracts.Unsupported, "the dagger engine gives no gpus to tools; use the docker engine")
+	}
+	if err := placed(spec); err != nil {
+		return err
 	}
 	if list := unenforced(c, spec); len(list) > 0 && !spec.BestEffort {
 		return contracts.Errorf(contracts.Unsupported, "the dagger engine cannot enforce %s; use the docker engine, or let it run without by best_effort: true", strings.Join(list, ", "))

@@ -28,6 +28,7 @@ type Options struct {
 	Platform       string                 // "": that of this machine
 	NoLogs         bool                   // it has no log stream
 	HangLogs       bool                   // its log stream never answers
+	FailLogs       func() bool            // a request for it fails
 	ForbidInsecure bool                   // it allows no privileged commands
 	Beside         string                 // the program that is to stand beside tools, which is not copied for each; "": that of Program
 	Lose           func(text string) bool // loses a piece of output in the log stream
@@ -226,6 +227,10 @@ func (e *Engine) query(w http.ResponseWriter, r *http.Request) {
 
 // logs is the log stream: server-sent events with what was printed, as OTLP has it.
 func (e *Engine) logs(w http.ResponseWriter, r *http.Request) {
+	if e.options.FailLogs != nil && e.options.FailLogs() {
+		http.Error(w, "bad gateway", http.StatusBadGateway)
+		return
+	}
 	if e.options.HangLogs {
 		select {
 		case <-r.Context().Done():
@@ -290,6 +295,7 @@ func MakeImage(tb testing.TB, host bool, programs ...string) Image {
 	for _, dir := range []string{"dev", "proc", "tmp", "etc", "opt/bin"} {
 		do(os.MkdirAll(filepath.Join(image.Dir, dir), 0o755))
 	}
+	do(os.Chmod(filepath.Join(image.Dir, "tmp"), 0o777|os.ModeSticky))
 	do(os.WriteFile(filepath.Join(image.Dir, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"), 0o644))
 	if host {
 		for _, dir := range []string{"bin", "sbin", "lib", "lib64"} {

@@ -109,12 +109,8 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 	if plan.Dir == "" {
 		plan.Dir = "/"
 	}
-	switch c.user {
-	case "", "root", "0", "toor":
-	case "nobody", "65534", "65534:65534":
-		plan.User = 65534
-	default:
-		return &queryError{message: "unable to find user " + c.user + ": no matching entries in passwd file"}
+	if plan.User, err = userOf(c.user); err != nil {
+		return err
 	}
 	if len(plan.Layers) == 0 { // of no image
 		plan.Layers = []string{filepath.Join(x.dir, "nothing")}
@@ -143,8 +139,15 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 				if err := copyTree(m.path, at.Source); err != nil {
 					return err
 				}
-				if plan.User != 0 {
-					_ = filepath.WalkDir(at.Source, func(path string, _ os.DirEntry, _ error) error { return os.Lchown(path, plan.User, plan.User) })
+				if err := own(at.Source, m.owner); err != nil {
+					return err
+				}
+			}
+		case "cache":
+			if m.owner != "" { // of the directory alone: what lies in it, others may just be changing
+				id, err := userOf(m.owner)
+				if err := errors.Join(err, os.Chown(m.path, id, id)); err != nil {
+					return err
 				}
 			}
 		}
@@ -231,6 +234,29 @@ func (x *execution) command(ctx context.Context, trace string) (err error) {
 		x.code = 137
 	}
 	return nil
+}
+
+// userOf is the number of a user.
+func userOf(name string) (int, error) {
+	switch name {
+	case "", "root", "0", "0:0", "toor":
+		return 0, nil
+	case "nobody", "65534", "65534:65534":
+		return 65534, nil
+	}
+	return 0, &queryError{message: "unable to find user " + name + ": no matching entries in passwd file"}
+}
+
+// own gives all of a tree to a user; "" leaves it as it is, root's.
+func own(tree, user string) error {
+	if user == "" {
+		return nil
+	}
+	id, err := userOf(user)
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(tree, func(path string, _ os.DirEntry, err error) error { return errors.Join(err, os.Lchown(path, id, id)) })
 }
 
 // masked is output as an engine keeps it: without the values of secrets.

@@ -49,7 +49,7 @@ type (
 	pathThing struct{ kind, path string } // directory, file, cache, socket
 	secret    struct{ name, value string }
 	changeset struct{ before, after string }
-	ctrMount  struct{ kind, path, target string }
+	ctrMount  struct{ kind, path, target, owner string }
 	ctr       struct {
 		image   *Image
 		layers  []string
@@ -186,7 +186,7 @@ func (a *asker) root(name string, args map[string]any) (any, error) {
 		return pathThing{"file", file}, os.WriteFile(file, []byte(text(args, "contents")), mode)
 	case "cacheVolume":
 		dir := filepath.Join(e.dir, "cache-"+text(args, "key"))
-		return pathThing{"cache", dir}, errors.Join(os.MkdirAll(dir, 0o777), os.Chmod(dir, 0o777)) // for any user
+		return pathThing{"cache", dir}, os.MkdirAll(dir, 0o755)
 	case "setSecret":
 		return secret{text(args, "name"), text(args, "plaintext")}, nil
 	}
@@ -220,12 +220,23 @@ func (a *asker) host(name string, args map[string]any) (any, error) {
 
 func (a *asker) path(t pathThing, name string, args map[string]any) (any, error) {
 	switch name {
+	case "withNewDirectory":
+		dir, err := os.MkdirTemp(a.engine.dir, "with-")
+		if err != nil {
+			return nil, err
+		}
+		mode, _ := args["permissions"].(int64)
+		made := filepath.Join(dir, "files", text(args, "path"))
+		return pathThing{"directory", filepath.Join(dir, "files")}, errors.Join(copyTree(t.path, filepath.Join(dir, "files")), os.MkdirAll(made, 0o755), os.Chmod(made, os.FileMode(mode)))
 	case "size":
 		info, err := os.Stat(t.path)
 		if err != nil {
 			return nil, err
 		}
 		return info.Size(), nil
+	case "digest":
+		text, err := os.ReadFile(t.path)
+		return fmt.Sprintf("%x", sha256.Sum256(text)), err
 	case "contents":
 		text, err := os.ReadFile(t.path)
 		return strings.ToValidUTF8(string(text), "\uFFFD"), err
@@ -291,14 +302,19 @@ func (c *ctr) with(name string, args map[string]any, change func(*ctr)) *ctr {
 
 func (a *asker) container(c *ctr, name string, args map[string]any) (any, error) {
 	e := a.engine
+	place := func(m ctrMount) *ctr {
+		return c.with(name, args, func(n *ctr) {
+			n.mounts = append(slices.DeleteFunc(n.mounts, func(o ctrMount) bool { return o.target == m.target || strings.HasPrefix(o.target, m.target+"/") }), m)
+		})
+	}
 	mount := func(kind, source string) (any, error) {
 		from, err := the[pathThing](e, args, source)
 		if err != nil {
 			return nil, err
 		}
-		m := ctrMount{kind, from.path, text(args, "path")}
+		m := ctrMount{kind, from.path, text(args, "path"), text(args, "owner")}
 		args[source] = e.contentOf(from)
-		return c.with(name, args, func(n *ctr) { n.mounts = append(n.mounts, m) }), nil
+		return place(m), nil
 	}
 	switch name {
 	case "from":
@@ -320,8 +336,15 @@ func (a *asker) container(c *ctr, name string, args map[string]any) (any, error)
 		}
 		args["secret"] = s.name // its value is in no digest
 		return c.with(name, args, func(n *ctr) { n.secrets[text(args, "name")] = s }), nil
+	case "withDirectory": // at the root: a layer
+		from, err := the[pathThing](e, args, "source")
+		if err != nil || text(args, "path") != "/" {
+			return nil, errors.Join(err, unknownField(c, name))
+		}
+		args["source"] = e.contentOf(from)
+		return c.with(name, args, func(n *ctr) { n.layers = append(n.layers, from.path) }), nil
 	case "withMountedTemp":
-		return c.with(name, args, func(n *ctr) { n.mounts = append(n.mounts, ctrMount{"temp", "", text(args, "path")}) }), nil
+		return place(ctrMount{"temp", "", text(args, "path"), ""}), nil
 	case "withMountedDirectory":
 		return mount("directory", "source")
 	case "withMountedFile":

@@ -29,7 +29,8 @@ import (
 const Hello = "executor 1\n"
 
 // The lines go to standard output until that has FirstBytes, so that it can be asked for as a whole with the end of a run, which
-// is quickest. Then the line moreLine says that all others are on standard error, which begins with More.
+// is quickest. Then the line moreLine says that all others are on standard error, which begins with More. The last line is on standard
+// output as well, so that the end of a tool is known where the others cannot be had.
 const (
 	FirstBytes = 1 << 20
 	More       = "executor 1 more\n"
@@ -92,10 +93,12 @@ var ErrGap = errors.New("lines of the output are missing")
 // Decoder reads the lines, which may come in pieces of any size. The zero value is at the beginning.
 type Decoder struct {
 	End  *End // nil until the last line
-	More bool // the rest comes on standard error
+	More bool // the rest comes on standard error; nothing else of standard output has to be fed
+	Last *End // of what comes in between: how the tool ended, though not all lines are there
 
 	line    []byte
 	begun   bool
+	resumed bool // More has come
 	offsets [2]int64
 	buffer  []byte
 }
@@ -137,6 +140,14 @@ func (d *Decoder) take(line []byte, emit func(int, int64, []byte)) error {
 		d.More = true
 		return nil
 	case string(line) == More && d.More:
+		d.resumed = true
+		return nil
+	case d.More && !d.resumed && bytes.HasPrefix(line, []byte("x ")):
+		last := &End{}
+		if err := json.Unmarshal(line[2:], last); err != nil {
+			return fmt.Errorf("%w: the end: %w", ErrGap, err)
+		}
+		d.Last = last
 		return nil
 	case d.End != nil:
 		return fmt.Errorf("%w: something comes after the end", ErrGap)

@@ -12,9 +12,10 @@ func lines() (text []byte, stdout, stderr string) {
 	text = appendFrame(text, 1, 0, []byte("hello "))
 	text = appendFrame(text, 2, 0, []byte{0, 0xff, 0xc3})
 	text = appendFrame(text, 1, 6, []byte("there"))
-	text = append(append(text, moreLine...), More...)
+	end := End{Code: 137, CPUMS: 1.5, MaxRSS: 4096, Bytes: [2]int64{11, 7}}
+	text = append(appendEnd(append(text, moreLine...), end), More...)
 	text = appendFrame(text, 2, 3, []byte("more"))
-	return appendEnd(text, End{Code: 137, CPUMS: 1.5, MaxRSS: 4096, Bytes: [2]int64{11, 7}}), "hello there", "\x00\xff\xc3more"
+	return appendEnd(text, end), "hello there", "\x00\xff\xc3more"
 }
 
 func TestDecoder(t *testing.T) {
@@ -32,7 +33,7 @@ func TestDecoder(t *testing.T) {
 				t.Fatalf("in pieces of %d: %s", size, err)
 			}
 		}
-		if got[0].String() != stdout || got[1].String() != stderr || d.End == nil || d.End.Code != 137 || !d.More {
+		if got[0].String() != stdout || got[1].String() != stderr || d.End == nil || d.End.Code != 137 || !d.More || d.Last == nil || *d.Last != *d.End {
 			t.Fatalf("in pieces of %d: %q %q %+v", size, got[0].String(), got[1].String(), d.End)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,7 +30,11 @@ func Main() {
 		end = End{Unstarted: err.Error(), Root: errors.Is(err, errRoot)}
 	}
 	end.Bytes, end.Began, end.Dropped = out.bytes, began, out.dropped
-	out.write(appendEnd(nil, end))
+	line := appendEnd(nil, end)
+	out.write(line)
+	if out.left < 0 { // it is continued
+		_, _ = os.Stdout.Write(line)
+	}
 	os.Exit(0) // what the tool started ends with the container
 }
 
@@ -49,8 +55,15 @@ func start(out *frames) (End, error) {
 			return End{}, fmt.Errorf("env_passthrough: %s: %w", name, err)
 		}
 	}
-	if plan.NoRoot && os.Geteuid() == 0 {
-		return End{}, errRoot
+	if plan.NoRoot {
+		if os.Geteuid() == 0 {
+			return End{}, errRoot
+		}
+		// Nor may the tool become root, by a program of the image that is setuid. It is a matter of the thread, which starts the tool.
+		runtime.LockOSThread()
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return End{}, fmt.Errorf("take the way to root: %w", err)
+		}
 	}
 	if err := os.WriteFile(ArgsFile, plan.Args, argsMode); err != nil {
 		return End{}, fmt.Errorf("write the file of arguments: %w", err)
@@ -58,7 +71,7 @@ func start(out *frames) (End, error) {
 	if err := os.Chdir(plan.Dir); err != nil {
 		return End{}, fmt.Errorf("cwd: %w", err)
 	}
-	file, err := lookUp(plan.Argv[0])
+	file, err := lookUp(plan.Argv[0], slices.Contains(plan.Secrets, pathName))
 	if err != nil {
 		return End{}, fmt.Errorf("command: %w", err)
 	}
@@ -128,8 +141,8 @@ func cause(err error) error {
 	return err
 }
 
-// lookUp finds a program as a shell would, but never in the working directory unless it is named so.
-func lookUp(name string) (string, error) {
+// lookUp finds a program as a shell would, but never in the working directory unless it is named so. A PATH that is hidden is not told.
+func lookUp(name string, hidden bool) (string, error) {
 	if filepath.Base(name) != name {
 		return name, executable(name)
 	}
@@ -151,8 +164,11 @@ func lookUp(name string) (string, error) {
 			found = err
 		}
 	}
-	if found == nil {
-		found = fmt.Errorf("there is no program %q in the PATH of the tool (%s)", name, list)
+	if hidden {
+		list = "as env_passthrough has it"
+	}
+	if found == nil || hidden {
+		found = fmt.Errorf("there is no program %q that its user may execute in the PATH of the tool (%s)", name, list)
 	}
 	return "", found
 }

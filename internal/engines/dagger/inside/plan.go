@@ -36,7 +36,7 @@ type Plan struct {
 	// Secrets are the variables whose values come behind SecretPrefix, which the tool does not see.
 	Secrets []string `json:"secrets,omitempty"`
 
-	// NoRoot has nothing started where the user, which may be a name in the image, is root.
+	// NoRoot has nothing started where the user, which may be a name in the image, is root, and the tool not become root.
 	NoRoot bool `json:"no_root,omitempty"`
 }
 

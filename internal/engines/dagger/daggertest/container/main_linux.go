@@ -67,10 +67,18 @@ func (p *Plan) build() error {
 	if err := syscall.Mount("overlay", p.Root, "overlay", 0, "lowerdir="+lower[1:]+",upperdir="+p.Upper+",workdir="+p.Work); err != nil {
 		return fmt.Errorf("the root: %w", err)
 	}
+	if err := os.MkdirAll(filepath.Join(p.Root, p.Dir), 0o755); err != nil { // as an engine does, before it mounts anything
+		return fmt.Errorf("the working directory: %w", err)
+	}
 	for _, m := range append(p.Mounts, Mount{Source: "/dev", Target: "/dev"}) {
 		target := filepath.Join(p.Root, m.Target)
 		if m.Source == "" {
-			if err := errors.Join(os.MkdirAll(target, 0o755), syscall.Mount("tmpfs", target, "tmpfs", syscall.MS_NOSUID, "")); err != nil {
+			mode := uint32(0o1777)
+			var covered syscall.Stat_t
+			if syscall.Stat(target, &covered) == nil { // runc gives the mode of what is covered
+				mode = covered.Mode & 0o7777
+			}
+			if err := errors.Join(os.MkdirAll(target, 0o755), syscall.Mount("tmpfs", target, "tmpfs", syscall.MS_NOSUID, fmt.Sprintf("mode=%o", mode))); err != nil {
 				return fmt.Errorf("mount at %s: %w", m.Target, err)
 			}
 			continue

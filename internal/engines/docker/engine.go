@@ -60,8 +60,8 @@ type Engine struct {
 
 	secrets []string // of which no mount shows anything
 
-	caching sync.Mutex
-	cached  map[string]bool // the caches that were made ready
+	caching sync.Map // by the name of a cache: a place (chan struct{}) for the one run that makes it ready
+	cached  names    // the caches that were made ready
 
 	background context.Context
 	stop       context.CancelFunc
@@ -78,7 +78,7 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	}
 	random := make([]byte, 6)
 	rand.Read(random)
-	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d, held: &names{}, secrets: secretsOf(config), cached: map[string]bool{}}
+	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d, held: &names{}, secrets: secretsOf(config)}
 	e.images = newImages(d, config)
 	e.graves = newGraves(d, log)
 	e.background, e.stop = context.WithCancel(context.Background())

@@ -606,3 +606,38 @@ func TestKindsByTimeout(t *testing.T) {
 		t.Error("containers with different timeouts are of the same kind")
 	}
 }
+
+// Runs that need the same cache do not wait one after another for a daemon that hangs, nor for longer than anybody waits for them.
+func TestCacheWhileDaemonHangs(t *testing.T) {
+	toolIn(t)
+	l := newLink(t)
+	e := through(t, l)
+	if _, err := e.anchor.get(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.hang()
+	var group sync.WaitGroup
+	quick(t, "what eight runs wait for a cache", 6*time.Second, func() {
+		for range 8 {
+			group.Go(func() { unavailable(t, e.readyCache(t.Context(), "executor-test.hangs"), "has not answered within") })
+		}
+		group.Wait()
+	})
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	group.Go(func() { _ = e.readyCache(t.Context(), "executor-test.hangs") })
+	time.AfterFunc(100*time.Millisecond, func() { cancel(cause) })
+	quick(t, "the end of one that is cancelled", time.Second, func() {
+		if err := e.readyCache(ctx, "executor-test.hangs"); !errors.Is(err, cause) {
+			t.Errorf("it returned %v", err)
+		}
+	})
+	group.Wait()
+	place := make(chan struct{}, 1) // of a run that is making it, and does not end
+	place <- struct{}{}
+	e.caching.Store("executor-test.hangs", place)
+	l.goOn()
+	quick(t, "what one waits for another", 5*time.Second, func() {
+		unavailable(t, e.readyCache(t.Context(), "executor-test.hangs"), "has not answered within")
+	})
+}

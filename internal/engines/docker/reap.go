@@ -38,7 +38,7 @@ func (e *Engine) keepOrder(ctx context.Context) {
 	}
 }
 
-// names are those of the containers that an engine knows of: runs, those that wait for one, and the anchor.
+// names are a set of names, as of the containers that an engine knows of: runs, those that wait for one, and the anchor.
 type names struct{ all sync.Map }
 
 func (n *names) hold(name string)     { n.all.Store(name, true) }

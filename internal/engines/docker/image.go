@@ -67,7 +67,7 @@ func (m *images) get(ctx context.Context, name, platform string, tell progress) 
 			return nil, 0, m.denied(named)
 		}
 	}
-	if m.config.Pull == PullAlways {
+	if m.config.Pull == PullAlways && !byDigest {
 		if took, err = m.pull(ctx, named, platform, tell); err != nil {
 			return nil, took, err
 		}

@@ -381,6 +381,9 @@ func TestImagesAllowed(t *testing.T) {
 	run(t, e, of(image, "out:x"))
 	refusedWith(t, e, of(testImage, "out:x"), contracts.PolicyDenied, "policy.images")
 	refusedWith(t, e, of(other, "out:x"), contracts.PolicyDenied, "policy.images")
+	e = newEngine(t, func(c *Config) { c.Images, c.Pull = []string{digest}, PullAlways })
+	run(t, e, of(image, "out:x")) // which is there
+	refusedWith(t, e, of(other, "out:x"), contracts.PolicyDenied, "policy.images")
 	if _, err := world.api.ImageInspect(t.Context(), other); err == nil {
 		t.Error("an image was pulled that is not allowed")
 	}

@@ -246,6 +246,56 @@ func TestSpec(t *testing.T) {
 	})
 }
 
+// TestVolumesOfImage: where an image wants volumes there is memory, with a bound, and no volume is left.
+func TestVolumesOfImage(t *testing.T) {
+	toolIn(t)
+	const image, cache = "executor-test-volumes:latest", "executor-test.volumes"
+	if err := importImage(t.Context(), world.api, image, map[string][]byte{"bin/testtool": must(os.ReadFile(enginetest.Build(t))), "data/file": []byte("of the image")},
+		"VOLUME /data", "VOLUME /cached", "VOLUME /work", "VOLUME /mine", `ENTRYPOINT ["/bin/testtool"]`); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeImage(image) })
+	e := newEngine(t, func(c *Config) { c.TempSize = 3 << 20 })
+	t.Cleanup(func() {
+		e.graves.wait()
+		if err := world.api.VolumeRemove(context.Background(), cacheVolume(cache), false); err != nil {
+			t.Error(err)
+		}
+	})
+	job := func(script ...string) *engines.Job {
+		j := of(image, script...)
+		spec := j.Spec.(*contracts.DockerSpec)
+		spec.CacheMounts, spec.Tmpfs = contracts.CacheMounts{{Name: cache, Path: "/cached"}}, contracts.Tmpfs{"/mine": 5 << 20}
+		return j
+	}
+	mounts := run(t, e, job("write:/data/x:y", "ls:/data", "read:/proc/self/mounts"))
+	if !strings.HasPrefix(mounts, "x\n") {
+		t.Errorf("in the directory in memory there is %q", mounts)
+	}
+	for at, want := range map[string]string{"/data": "size=3072k,mode=1777", "/mine": "size=5120k,mode=1777", "/work": "mode=700,"} {
+		_, line, _ := strings.Cut(mounts, " "+at+" ")
+		if line, _, _ = strings.Cut(line, "\n"); !strings.HasPrefix(line, "tmpfs rw,") || !strings.Contains(line+",", want) {
+			t.Errorf("at %s there is %q", at, line)
+		}
+	}
+	var volumes []string
+	for _, m := range inspected(t, e, job("out:x")).Mounts {
+		if m.Destination == "/cached" && m.Name != cacheVolume(cache) {
+			t.Errorf("where the contract has a cache there is %s", m.Name)
+		}
+		if m.Destination != "/cached" && m.Destination != boot.Dir {
+			volumes = append(volumes, m.Name)
+		}
+	}
+	e.graves.wait()
+	for _, name := range volumes { // what the daemon makes for nothing
+		enginetest.Eventually(t, "the volume is gone", func() bool {
+			_, err := world.api.VolumeInspect(t.Context(), name)
+			return err != nil
+		})
+	}
+}
+
 func removeImage(name string) {
 	removeImages(world.api, name)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ type image struct {
 	entrypoint []string
 	dir        string
 	user       string
+	volumes    []string // directories that are to be volumes
 }
 
 // progress tells what is being done; as engines.Job has it.
@@ -123,7 +125,7 @@ func (m *images) inspect(ctx context.Context, named reference.Named, platform st
 	}
 	got := &image{id: found.ID}
 	if c := found.Config; c != nil {
-		got.env, got.entrypoint, got.dir, got.user = c.Env, c.Entrypoint, c.WorkingDir, c.User
+		got.env, got.entrypoint, got.dir, got.user, got.volumes = c.Env, c.Entrypoint, c.WorkingDir, c.User, slices.Collect(maps.Keys(c.Volumes))
 	}
 	digests := []string{found.ID}
 	for _, one := range found.RepoDigests {

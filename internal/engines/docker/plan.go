@@ -121,6 +121,7 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, 
 		return nil, err
 	}
 	p.placeCaches(spec.CacheMounts)
+	p.placeVolumes(e.config.TempSize)
 	return p, nil
 }
 
@@ -313,6 +314,19 @@ func (p *plan) placeCaches(list contracts.CacheMounts) {
 			p.host.Mounts = append(p.host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: volume, Target: target, VolumeOptions: &mount.VolumeOptions{NoCopy: true}})
 		}
 		p.caches = append(p.caches, cache.Name)
+	}
+}
+
+// placeVolumes puts directories in memory where the image wants volumes and the contract has nothing. Volumes would be on the daemon's disk, without
+// a bound, and could be written whatever the contract says of the root.
+func (p *plan) placeVolumes(size int64) {
+	for _, volume := range p.image.volumes {
+		at := posix.Join("/", volume)
+		_, memory := p.host.Tmpfs[at]
+		if memory || at == "/" || takenBy(at) == boot.Dir || slices.ContainsFunc(p.host.Mounts, func(m mount.Mount) bool { return m.Target == at }) {
+			continue
+		}
+		p.memory(at, size, "mode=1777")
 	}
 }
 

@@ -215,7 +215,7 @@ func (e *Engine) run(ctx context.Context, job *engines.Job, images *images, stdo
 // ended says how a run ended.
 func (e *Engine) ended(ctx context.Context, b *box, q *boot.Request, exit engines.Exit, end boot.End, err error) (engines.Exit, error) {
 	if err != nil {
-		memory := b.outOfMemory(ctx)
+		memory := ctx.Err() == nil && b.outOfMemory(ctx) // where nobody waits for the answer the daemon is not asked
 		b.discard()
 		switch {
 		case ctx.Err() != nil:

@@ -22,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
 	"github.com/praxis-sdk/executor/internal/engines/docker/boot"
 	"github.com/praxis-sdk/executor/internal/engines/enginetest"
 )
@@ -640,4 +641,27 @@ func TestCacheWhileDaemonHangs(t *testing.T) {
 	quick(t, "what one waits for another", 5*time.Second, func() {
 		unavailable(t, e.readyCache(t.Context(), "executor-test.hangs"), "has not answered within")
 	})
+}
+
+// The end of a run that nobody waits for any more does not wait for the daemon.
+func TestEndWhileDaemonHangs(t *testing.T) {
+	toolIn(t)
+	l := newLink(t)
+	e := through(t, l, func(c *Config) { c.CallTimeout = 5 * time.Second })
+	if _, err := e.daemon.look(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	t.Cleanup(func() { far.Close() })
+	b := &box{daemon: e.daemon, graves: e.graves, held: e.held, id: e.name + "-nothing", streams: types.NewHijackedResponse(near, "")}
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	l.hang()
+	quick(t, "the end", time.Second, func() {
+		if _, err := e.ended(ctx, b, nil, engines.Exit{}, boot.End{}, errBroken); !errors.Is(err, cause) {
+			t.Errorf("it returned %v", err)
+		}
+	})
+	l.goOn()
 }

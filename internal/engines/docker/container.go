@@ -364,15 +364,17 @@ func (b *box) run(ctx context.Context, grace time.Duration, stdout, stderr io.Wr
 }
 
 // outOfMemory is what the daemon knows about a container whose first process could not tell. Of one that it has removed already only what
-// happened to it is known.
-func (b *box) outOfMemory(ctx context.Context) bool {
+// happened to it is known. died: it is the first process that has ended. That is for lack of memory where it was killed; others of the container may have been before.
+func (b *box) outOfMemory(ctx context.Context, died bool) bool {
 	ctx, cancel := b.daemon.cleaning(ctx)
 	defer cancel()
 	found, err := b.daemon.ContainerInspect(ctx, b.id)
 	switch {
 	case err != nil && !cerrdefs.IsNotFound(err):
 		return false
-	case err == nil && found.State != nil && found.State.OOMKilled:
+	case err == nil && found.State != nil && died && !found.State.Running && found.State.ExitCode != killed:
+		return false
+	case err == nil && found.State != nil && found.State.OOMKilled && (!died || !found.State.Running):
 		return true
 	}
 	ctx, cancel = context.WithTimeout(ctx, mostTelling)
@@ -380,13 +382,23 @@ func (b *box) outOfMemory(ctx context.Context) bool {
 	happened, failed := b.daemon.Events(ctx, events.ListOptions{
 		Since: "1", Filters: filters.NewArgs(filters.Arg("container", b.id), filters.Arg("event", string(events.ActionOOM)), filters.Arg("event", string(events.ActionDie))),
 	})
-	select {
-	case one := <-happened: // lack of memory comes before the death that it is the cause of
-		return one.Action == events.ActionOOM
-	case <-failed: //nolint:errcheck // that nothing is told is all there is to know
-		return false
+	for lacked := false; ; {
+		select {
+		case one := <-happened: // lack of memory comes before the death that it is the cause of
+			if one.Action == events.ActionDie {
+				return lacked && one.Actor.Attributes["exitCode"] == strconv.Itoa(killed)
+			}
+			if lacked = true; !died {
+				return true
+			}
+		case <-failed: //nolint:errcheck // that nothing is told is all there is to know
+			return false
+		}
 	}
 }
+
+// killed is the exit code of a process that SIGKILL has ended.
+const killed = 137
 
 // mostTelling is how long the daemon may take to tell how a container ended whose end its connection told.
 const mostTelling = time.Second

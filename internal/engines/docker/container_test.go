@@ -334,8 +334,8 @@ func TestLimits(t *testing.T) {
 func TestOutOfMemoryOfRemoved(t *testing.T) {
 	toolIn(t)
 	e := newEngine(t)
-	for script, want := range map[string]bool{"eat:200M": true, "kill:self:KILL": false} {
-		made := must(world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", script}, Labels: e.labels(roleRun, e.now())},
+	for script, want := range map[string]bool{"eat:200M": true, "kill:self:KILL": false, "background:1 eat:200M wait": false} {
+		made := must(world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: append([]string{"/bin/testtool"}, strings.Fields(script)...), Labels: e.labels(roleRun, e.now())},
 			&container.HostConfig{NetworkMode: "none", AutoRemove: true, Resources: container.Resources{Memory: 32 << 20, MemorySwap: 32 << 20}}, nil, nil, ""))
 		gone, failed := world.api.ContainerWait(t.Context(), made.ID, container.WaitConditionRemoved)
 		if err := world.api.ContainerStart(t.Context(), made.ID, container.StartOptions{}); err != nil {
@@ -347,7 +347,7 @@ func TestOutOfMemoryOfRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := &box{daemon: e.daemon, id: made.ID}
-		if got := b.outOfMemory(t.Context()); got != want {
+		if got := b.outOfMemory(t.Context(), true); got != want {
 			t.Errorf("that %s ended for lack of memory is %t", script, got)
 		}
 	}

@@ -215,7 +215,7 @@ func (e *Engine) run(ctx context.Context, job *engines.Job, images *images, stdo
 // ended says how a run ended.
 func (e *Engine) ended(ctx context.Context, b *box, q *boot.Request, exit engines.Exit, end boot.End, err error) (engines.Exit, error) {
 	if err != nil {
-		memory := ctx.Err() == nil && b.outOfMemory(ctx) // where nobody waits for the answer the daemon is not asked
+		memory := ctx.Err() == nil && b.outOfMemory(ctx, true) // where nobody waits for the answer the daemon is not asked
 		b.discard()
 		switch {
 		case ctx.Err() != nil:
@@ -230,7 +230,7 @@ func (e *Engine) ended(ctx context.Context, b *box, q *boot.Request, exit engine
 	exit.Usage = contracts.Usage{CPUMS: float64(end.CPU) / float64(time.Millisecond), MaxRSSBytes: end.MaxRSS}
 	exit.OOMKilled = end.OOM > 0 && (end.Signal != "" || end.Code != 0)
 	if end.OOM < 0 && end.Signal == "SIGKILL" && !end.Stopped { // its runtime does not show the counters inside
-		exit.OOMKilled = b.outOfMemory(ctx)
+		exit.OOMKilled = b.outOfMemory(ctx, false)
 	}
 	b.leave()
 	switch {

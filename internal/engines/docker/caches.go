@@ -73,11 +73,14 @@ func (e *Engine) makeCache(ctx context.Context, name string) error {
 	bounded, cancel := e.daemon.bounded(ctx)
 	defer cancel()
 	labels := e.labels(roleCache, e.now().Add(overdue))
+	called := fmt.Sprintf("%s-%d", e.name, e.number.Add(1))
+	e.held.hold(called) // until it is of no use any more, however long that takes
+	defer e.held.release(called)
 	made, err := e.daemon.ContainerCreate(bounded, &container.Config{Image: e.anchor.imageName(), Entrypoint: strslice.StrSlice{boot.Program}, Labels: labels},
 		&container.HostConfig{NetworkMode: "none", LogConfig: container.LogConfig{Type: "none"}, Mounts: []mount.Mount{{
 			Type: mount.TypeVolume, Source: cacheVolume(name), Target: caches + "/" + name,
 			VolumeOptions: &mount.VolumeOptions{NoCopy: true, Labels: map[string]string{labelManaged: "true", labelRole: roleCache}},
-		}}}, nil, nil, fmt.Sprintf("%s-%d", e.name, e.number.Add(1)))
+		}}}, nil, nil, called)
 	if err != nil {
 		return err
 	}

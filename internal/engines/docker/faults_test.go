@@ -474,6 +474,7 @@ func TestReaper(t *testing.T) {
 	gone := map[string]string{
 		"made, and never started":        create(of("executor-test-dead", roleRun, later)),
 		"running, long after its time":   start(create(of("executor-test-dead", roleRun, time.Now().Add(-time.Minute)))),
+		"our own, which has ended":       create(of(e.name, roleRun, later)), // and could not be removed then
 		"our own, long after its time":   start(create(of(e.name, roleWarm, time.Now().Add(-time.Minute)))),
 		"the anchor of a dead executor":  create(of("executor-test-dead", roleAnchor, time.Time{})),
 		"our own anchor that we lost":    start(create(of(e.name, roleAnchor, time.Time{}))),

@@ -94,7 +94,7 @@ func (e *Engine) reap(ctx context.Context) error {
 		dead := !alive[owner] && (old || c.Labels[labelRole] != roleAnchor)
 		// One of our own that is not in use: its connection broke, or nobody waited for the answer of the daemon.
 		lost := owner == e.name && c.Labels[labelRole] == roleAnchor
-		if late || lost || over && (dead || old && owner != e.name) {
+		if late || lost || over && (dead || old) { // of our own, what could not be removed before
 			e.log.Info().Str("container", c.ID[:12]).Str("owner", owner).Str("run", c.Labels[labelRun]).Str("state", c.State).Msg("removing a container that was left behind")
 			e.graves.bury(c.ID, false)
 		}

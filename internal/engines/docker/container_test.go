@@ -487,6 +487,38 @@ func TestMounts(t *testing.T) {
 		}
 		refusedWith(t, e, with(func(s *contracts.DockerSpec) { s.Tmpfs = contracts.Tmpfs{"/bin/testtool": 0} }), contracts.SpawnFailed, "has no place for")
 	})
+	t.Run("below another one", func(t *testing.T) {
+		below := func(mounts string, change func(*contracts.DockerSpec), script ...string) *engines.Job {
+			j := mounting(mounts, script...)
+			change(j.Spec.(*contracts.DockerSpec))
+			return j
+		}
+		nothing := func(*contracts.DockerSpec) {}
+		memory := func(at string) func(*contracts.DockerSpec) {
+			return func(s *contracts.DockerSpec) { s.Tmpfs = contracts.Tmpfs{at: 0} }
+		}
+		for _, j := range []*engines.Job{
+			below(`{./rw: "/m:rw", ./ro: /m/made}`, nothing, "out:x"), below(`{./rw: "/m:rw", ./ro/file: /m/made}`, nothing, "out:x"), below(`{./rw: "/m:rw"}`, memory("/m/made/deep"), "out:x"),
+			below(`{./rw: "/m:rw", ./ro: /m/made/deep}`, memory("/m/made"), "out:x"), below(`{./rw: "/run:rw"}`, nothing, "out:x"),
+		} {
+			refusedWith(t, e, j, contracts.SpawnFailed, "has to be there before")
+		}
+		for _, made := range []string{"made", "executor"} {
+			if _, err := os.Lstat(root + "/rw/" + made); err == nil {
+				t.Errorf("%s was made by asking for it", made)
+			}
+		}
+		if err := os.Mkdir(root+"/rw/there", 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if got := run(t, e, below(`{./rw: "/m:rw", ./ro: /m/there}`, nothing, "read:/m/there/file")); got != "of ro" {
+			t.Errorf("it read %q", got)
+		}
+		run(t, e, below(`{./rw: "/m:rw", ./ro: /m/there/deep}`, memory("/m/there"), "read:/m/there/deep/file")) // in memory there is room
+		if _, err := os.Lstat(root + "/rw/there/deep"); err == nil {
+			t.Error("below memory a directory of the host was made")
+		}
+	})
 	t.Run("something else at the last moment", func(t *testing.T) {
 		j := mounting(`{./ro: /m}`, "out:x")
 		spec := j.Spec.(*contracts.DockerSpec)

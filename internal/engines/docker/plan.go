@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	posix "path"
 	"path/filepath"
 	"regexp"
@@ -122,7 +123,7 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, 
 	}
 	p.placeCaches(spec.CacheMounts)
 	p.placeVolumes(e.config.TempSize)
-	return p, nil
+	return p, p.placed()
 }
 
 // bound is the limit of a contract, else the operator's, where the daemon can enforce it; 0: none. What the contract asks for and the
@@ -328,6 +329,46 @@ func (p *plan) placeVolumes(size int64) {
 		}
 		p.memory(at, size, "mode=1777")
 	}
+}
+
+// placed is nil where everything that lies below a mount of the host has its place there. Else the daemon would make it: as root, and to stay.
+func (p *plan) placed() error {
+	sources := map[string]string{} // of the mounts of the host, by target
+	targets := slices.Collect(maps.Keys(p.host.Tmpfs))
+	for _, m := range p.host.Mounts {
+		targets = append(targets, m.Target)
+		if m.Type == mount.TypeBind {
+			sources[m.Target] = m.Source
+		}
+	}
+	slices.Sort(targets) // so the last that one lies below is the one that it lies in
+	for _, at := range targets {
+		in := ""
+		for _, other := range targets {
+			if strings.HasPrefix(at, other+"/") {
+				in = other
+			}
+		}
+		source, is := sources[in]
+		if !is {
+			continue
+		}
+		if err := exists(source, strings.TrimPrefix(at, in+"/")); err != nil {
+			return contracts.Errorf(contracts.SpawnFailed, "mounts: the container has no place for what is to be at %s: that lies in %s, which is mounted at %s, and has to be there before (%s)", at, source, in, err)
+		}
+	}
+	return nil
+}
+
+// exists is nil where there is something at a path below a directory, which links do not leave.
+func exists(dir, path string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	_, err = root.Stat(path)
+	return err
 }
 
 // gpus is what the daemon is asked for; false: nothing.

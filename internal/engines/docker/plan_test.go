@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -187,9 +188,10 @@ func TestMountsApart(t *testing.T) {
 // TestPlatformOfMany: where a name stands for the images of several platforms, the daemon is told which.
 func TestPlatformOfMany(t *testing.T) {
 	var asked []string
+	api := platformAPI
 	daemonOf := func(driver string) *daemon {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-			w.Header().Set("Api-Version", platformAPI)
+			w.Header().Set("Api-Version", api)
 			asked = append(asked, q.URL.Query().Get("platform"))
 			switch {
 			case strings.HasSuffix(q.URL.Path, "/containers/create"):
@@ -214,7 +216,7 @@ func TestPlatformOfMany(t *testing.T) {
 	}
 	named := must(engines.ImageName("python"))
 	many := daemonOf("io.containerd.snapshotter.v1")
-	if _, _, err := newImages(many, Config{}).inspect(t.Context(), named, "linux/arm64"); err != nil || len(asked) != 1 || asked[0] != `{"architecture":"arm64","os":"linux"}` {
+	if _, _, err := newImages(many, Config{}).inspect(t.Context(), named, "linux/arm64", true); err != nil || len(asked) != 1 || asked[0] != `{"architecture":"arm64","os":"linux"}` {
 		t.Errorf("%q, %v", asked, err)
 	}
 	e := &Engine{daemon: many, graves: newGraves(many, zerolog.Nop())}
@@ -225,7 +227,31 @@ func TestPlatformOfMany(t *testing.T) {
 		t.Errorf("without a platform it is told of %v", got)
 	}
 	one := daemonOf("overlay2")
-	if _, _, err := newImages(one, Config{}).inspect(t.Context(), named, "linux/arm64"); !cerrdefs.IsNotFound(err) || len(asked) != 1 || asked[0] != "" {
+	if _, _, err := newImages(one, Config{}).inspect(t.Context(), named, "linux/arm64", true); !cerrdefs.IsNotFound(err) || len(asked) != 1 || asked[0] != "" {
 		t.Errorf("%q, %v", asked, err)
+	}
+	api = "1.48" // does not show any but its own
+	old := newImages(daemonOf("io.containerd.snapshotter.v1"), Config{})
+	if _, _, err := old.inspect(t.Context(), named, "linux/arm64", false); !cerrdefs.IsNotFound(err) {
+		t.Errorf("before it was pulled: %v", err)
+	}
+	if _, _, err := old.inspect(t.Context(), named, "linux/arm64", true); err != nil || slices.Contains(asked, "linux/arm64") {
+		t.Errorf("after it was pulled: %q, %v", asked, err)
+	}
+}
+
+// TestSamePlatform: platforms have several names.
+func TestSamePlatform(t *testing.T) {
+	for _, c := range []struct {
+		wanted, architecture, variant string
+		same                          bool
+	}{
+		{"linux/amd64", "amd64", "", true}, {"linux/x86_64", "amd64", "", true}, {"linux/aarch64", "arm64", "", true}, {"linux/arm64/v8", "arm64", "", true}, {"linux/arm64/v8", "arm64", "v8", true},
+		{"linux/arm64", "arm64", "v8", true}, {"linux/arm", "arm", "v6", true}, {"linux/arm/v7", "arm", "v7", true}, {"linux/arm/v7", "arm", "", true},
+		{"linux/arm/v7", "arm", "v6", false}, {"linux/arm64", "amd64", "", false}, {"linux/arm64/v9", "arm64", "", false}, {"windows/amd64", "amd64", "", false},
+	} {
+		if got := samePlatform(c.wanted, "linux", c.architecture, c.variant); got != c.same {
+			t.Errorf("that an image for linux/%s, variant %q, is one for %s is %t", c.architecture, c.variant, c.wanted, got)
+		}
 	}
 }

@@ -428,10 +428,10 @@ func anonymousVolumes(t *testing.T) int {
 // The reaper removes what a dead executor made and never started, and nothing of others.
 func TestReaper(t *testing.T) {
 	toolIn(t)
-	e := newEngine(t)
 	was := abandoned
 	abandoned = 0
-	defer func() { abandoned = was }()
+	t.Cleanup(func() { abandoned = was }) // after the end of the engine, which reads it
+	e := newEngine(t)
 	createAs := func(name string, labels map[string]string) string {
 		c, err := world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", "block"}, Labels: labels}, &container.HostConfig{NetworkMode: "none"}, nil, nil, name)
 		if err != nil {

@@ -666,3 +666,19 @@ func TestEndWhileDaemonHangs(t *testing.T) {
 	})
 	l.goOn()
 }
+
+// A daemon that takes a pull and says nothing of it holds up a run no longer than one that does not answer another call.
+func TestPullWhileDaemonHangs(t *testing.T) {
+	toolIn(t)
+	l := newLink(t)
+	e := through(t, l)
+	if _, err := e.daemon.look(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	l.hang()
+	quick(t, "the pull", 10*time.Second, func() {
+		_, err := e.images.pull(t.Context(), must(engines.ImageName("executor-test/nothing")), "", nil)
+		unavailable(t, err, "has not answered within")
+	})
+	l.goOn()
+}

@@ -255,6 +255,9 @@ var errPullSlow = errors.New("the pull took too long")
 func (m *images) load(ctx context.Context, named reference.Named, platform string, say func(string, float64)) error {
 	name := reference.FamiliarString(named)
 	failed := func(err error) error {
+		if errors.Is(context.Cause(ctx), errSlow) {
+			return contracts.Errorf(contracts.EngineUnavailable, "pull the image %s: the Docker daemon at %s has not answered within %s; look at its log, and whether it reaches that registry", name, m.daemon.host, m.daemon.timeout)
+		}
 		if errors.Is(context.Cause(ctx), errPullSlow) {
 			return contracts.Errorf(contracts.ImageUnavailable, "the image %s was not pulled within %s (execution.docker.pull_timeout)", name, m.config.PullTimeout)
 		}
@@ -267,6 +270,10 @@ func (m *images) load(ctx context.Context, named reference.Named, platform strin
 	if err != nil {
 		return failed(err)
 	}
+	ctx, hang := context.WithCancelCause(ctx)
+	defer hang(nil)
+	silent := time.AfterFunc(m.daemon.timeout, func() { hang(errSlow) }) // as any call; what comes then may take its time
+	defer silent.Stop()
 	stream, err := m.daemon.ImagePull(ctx, named.String(), imageapi.PullOptions{RegistryAuth: auth, Platform: platform})
 	if err != nil {
 		return failed(err)
@@ -277,7 +284,9 @@ func (m *images) load(ctx context.Context, named reference.Named, platform strin
 	layers := newLayers(say)
 	for messages := json.NewDecoder(stream); ; {
 		var one jsonmessage.JSONMessage
-		switch err := messages.Decode(&one); {
+		err := messages.Decode(&one)
+		silent.Stop()
+		switch {
 		case err == io.EOF:
 			return nil
 		case err != nil:

@@ -41,6 +41,7 @@ type box struct {
 	moved   atomic.Int64  // grows while output is read
 	writing atomic.Int32  // above 0 while a writer takes output
 	created time.Time
+	limited bool // by ulimits of the contract
 
 	create, start time.Duration // how long that took
 }
@@ -74,7 +75,7 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 	config, host := p.config, p.host
 	config.Labels = labels
 	host.VolumesFrom = []string{anchor + ":ro"}
-	b := &box{daemon: e.daemon, graves: e.graves, held: e.held, name: fmt.Sprintf("%s-%d", e.name, e.number.Add(1)), frames: make(chan frame, 4), over: make(chan struct{}), created: time.Now()}
+	b := &box{daemon: e.daemon, graves: e.graves, held: e.held, name: fmt.Sprintf("%s-%d", e.name, e.number.Add(1)), frames: make(chan frame, 4), over: make(chan struct{}), created: time.Now(), limited: len(host.Ulimits) > 0}
 	b.stdout, b.stderr = &splitter{box: b}, &splitter{box: b}
 	e.held.hold(b.name) // before it is there: the reaper may look at any moment
 	b.id, err = e.make(ctx, &config, &host, p.platform, b.name)
@@ -295,7 +296,7 @@ func (b *box) broken(ctx context.Context, err error) error {
 		}
 		state = fmt.Sprintf("; it is %s, with exit code %d %s", found.State.Status, found.State.ExitCode, found.State.Error)
 	}
-	if strings.HasSuffix(said, "resource temporarily unavailable") || strings.Contains(said, "increase max user processes") { // what execve and our runtime say
+	if b.limited && (strings.HasSuffix(said, "resource temporarily unavailable") || strings.Contains(said, "increase max user processes")) { // what execve and our runtime say
 		return contracts.Errorf(contracts.Unsupported, "ulimits: the user of the tool has more processes on the daemon's machine than nproc lets it have; make it larger, or use pids_limit")
 	}
 	if said != "" {

@@ -579,6 +579,23 @@ func TestDeafConnection(t *testing.T) {
 	})
 }
 
+// That there is no room for a process is the fault of a contract that bounds their number, and of the daemon's machine else.
+func TestNoRoomForProcesses(t *testing.T) {
+	d, err := connect(Config{Host: "unix:///nowhere/docker.sock", CallTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for limited, code := range map[bool]contracts.Code{true: contracts.Unsupported, false: contracts.EngineUnavailable} {
+		b := &box{daemon: d, limited: limited}
+		b.stdout, b.stderr = &splitter{box: b}, &splitter{box: b}
+		b.stderr.Write([]byte("exec: resource temporarily unavailable\n"))
+		if got := contracts.AsError(b.broken(t.Context(), errBroken)); got.Code != code || !strings.Contains(got.Message, map[bool]string{true: "nproc", false: "temporarily unavailable"}[limited]) {
+			t.Errorf("where the contract has ulimits (%t): %s", limited, got)
+		}
+	}
+}
+
 // A link over which this program takes longer than a call may: the engine says so, and comes to be ready.
 func TestSlowLink(t *testing.T) {
 	toolIn(t)

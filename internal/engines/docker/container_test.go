@@ -305,7 +305,7 @@ func TestLimits(t *testing.T) {
 	for name, change := range map[string]func(*Config){"on demand": func(*Config) {}, "made ahead": func(c *Config) { c.Warm = Default().Warm }} {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t, change)
-			for range 2 { // the second of those made ahead is
+			for range 3 { // the third of those made ahead is
 				exit, err := e.Run(t.Context(), with(func(s *contracts.DockerSpec) { s.MemoryLimit = 48 << 20 }, "eat:200M", "out:ate"), io.Discard, io.Discard)
 				if err != nil || !exit.OOMKilled || exit.Signal != "SIGKILL" || exit.Isolation.Limits != "cgroup" {
 					t.Errorf("a tool that eats too much ends with %+v, %v", exit, err)

@@ -210,8 +210,7 @@ func TestDaemonHangs(t *testing.T) {
 func daemonHangs(t *testing.T, l *link) {
 	t.Helper()
 	e := through(t, l, func(c *Config) { c.Warm = Warm{Each: 2, Total: 4, MaxAge: time.Minute} })
-	run(t, e, tool("out:x"))
-	awaitWarm(t, e)
+	warmUp(t, e, func() *engines.Job { return tool("out:x") })
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	up := newWaiter("up")
@@ -280,8 +279,7 @@ func TestCloseWhileDaemonHangs(t *testing.T) {
 	toolIn(t)
 	l := newLink(t)
 	e := through(t, l, func(c *Config) { c.Warm = Warm{Each: 2, Total: 4, MaxAge: time.Minute} })
-	run(t, e, tool("out:x"))
-	awaitWarm(t, e)
+	warmUp(t, e, func() *engines.Job { return tool("out:x") })
 	e.graves.wait()
 	was := mostClosing
 	mostClosing = time.Second

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -512,6 +514,46 @@ func TestReaper(t *testing.T) {
 	}
 	if _, err := world.api.ImageInspect(t.Context(), theirs); err != nil {
 		t.Errorf("an image that has our label and not our name was removed: %s", err)
+	}
+}
+
+// How old something is is a matter of the daemon's clock, whatever that of the executor says.
+func TestReaperByClockOfDaemon(t *testing.T) {
+	for name, c := range map[string]struct{ ahead, age time.Duration }{"behind": {-time.Hour, time.Second}, "ahead": {time.Hour, time.Hour}} {
+		clock := time.Now().Add(c.ahead)
+		removed := make(chan string, 1)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set("Api-Version", oldestAPI)
+			labels := func(role string) string {
+				return fmt.Sprintf(`{%q:"true",%q:"executor-test",%q:%q}`, labelManaged, labelOwner, labelRole, role)
+			}
+			switch {
+			case q.Method == http.MethodDelete:
+				removed <- q.URL.Path
+				w.WriteHeader(http.StatusNoContent)
+			case strings.HasSuffix(q.URL.Path, "/info"):
+				fmt.Fprintf(w, `{"SystemTime":%q}`, clock.Format(time.RFC3339Nano))
+			case strings.HasSuffix(q.URL.Path, "/containers/json"):
+				fmt.Fprintf(w, `[{"Id":"111111111111","Names":["/executor-test-anchor-1"],"State":"running","Created":%d,"Labels":%s},{"Id":"222222222222","Names":["/executor-test-1"],"State":"created","Created":%[1]d,"Labels":%[3]s}]`,
+					clock.Add(-c.age).Unix(), labels(roleAnchor), labels(roleRun))
+			default:
+				io.WriteString(w, "[]")
+			}
+		}))
+		d, err := connect(Config{Host: "tcp://" + server.Listener.Addr().String(), CallTimeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &Engine{daemon: d, graves: newGraves(d, zerolog.Nop()), held: &names{}, log: zerolog.Nop()}
+		if err := e.reap(t.Context()); err != nil {
+			t.Error(err)
+		}
+		e.graves.wait()
+		if was := len(removed) == 1; was != (c.age > abandoned) {
+			t.Errorf("where the daemon's clock is %s, that what is %s old was removed is %t", name, c.age, was)
+		}
+		d.Close()
+		server.Close()
 	}
 }
 

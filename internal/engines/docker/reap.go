@@ -75,7 +75,15 @@ func (e *Engine) reap(ctx context.Context) error {
 			alive[c.Labels[labelOwner]] = true
 		}
 	}
-	now := time.Now()
+	info, err := e.daemon.Info(bounded) // and not what it said before
+	if err != nil {
+		return err
+	}
+	// How old something is is by the daemon's clock, which is not that of the deadlines.
+	now, today := time.Now(), time.Now()
+	if at, err := time.Parse(time.RFC3339Nano, info.SystemTime); err == nil {
+		today = at
+	}
 	for _, c := range list {
 		owner, name := c.Labels[labelOwner], nameOf(c)
 		if name == "" {
@@ -88,7 +96,7 @@ func (e *Engine) reap(ctx context.Context) error {
 		// One that is overdue is left to its executor while that lives, whose clock may be another: it knows which ones it uses, and removes
 		// the rest itself.
 		late := deadline > 0 && now.After(time.Unix(deadline, 0)) && (owner == e.name || !alive[owner])
-		old := now.Sub(time.Unix(c.Created, 0)) > abandoned
+		old := today.Sub(time.Unix(c.Created, 0)) > abandoned
 		over := c.State != container.StateRunning && c.State != container.StatePaused
 		// An executor has its anchor before it makes anything else.
 		dead := !alive[owner] && (old || c.Labels[labelRole] != roleAnchor)
@@ -99,7 +107,7 @@ func (e *Engine) reap(ctx context.Context) error {
 			e.graves.bury(c.ID, false)
 		}
 	}
-	return e.reapImages(bounded, ours, now)
+	return e.reapImages(bounded, ours, today)
 }
 
 // reapImages removes images that hold programs which no container uses.

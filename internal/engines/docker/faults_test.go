@@ -187,6 +187,12 @@ func through(t *testing.T, l *link, change ...func(*Config)) *Engine {
 	})...)
 }
 
+// ready waits until an engine is.
+func ready(t *testing.T, e *Engine) {
+	t.Helper()
+	enginetest.Eventually(t, "the engine is ready", func() bool { return e.Ready(t.Context()) == nil })
+}
+
 func quick(t *testing.T, what string, most time.Duration, one func()) {
 	t.Helper()
 	begun := time.Now()
@@ -671,9 +677,7 @@ func TestCacheWhileDaemonHangs(t *testing.T) {
 	toolIn(t)
 	l := newLink(t)
 	e := through(t, l)
-	if _, err := e.anchor.get(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	ready(t, e)
 	l.hang()
 	var group sync.WaitGroup
 	quick(t, "what eight runs wait for a cache", 6*time.Second, func() {
@@ -705,10 +709,8 @@ func TestCacheWhileDaemonHangs(t *testing.T) {
 func TestEndWhileDaemonHangs(t *testing.T) {
 	toolIn(t)
 	l := newLink(t)
-	e := through(t, l, func(c *Config) { c.CallTimeout = 5 * time.Second })
-	if _, err := e.daemon.look(t.Context(), false); err != nil {
-		t.Fatal(err)
-	}
+	e := through(t, l)
+	ready(t, e)
 	near, far := net.Pipe()
 	t.Cleanup(func() { far.Close() })
 	b := &box{daemon: e.daemon, graves: e.graves, held: e.held, id: e.name + "-nothing", streams: types.NewHijackedResponse(near, "")}
@@ -729,9 +731,7 @@ func TestPullWhileDaemonHangs(t *testing.T) {
 	toolIn(t)
 	l := newLink(t)
 	e := through(t, l)
-	if _, err := e.daemon.look(t.Context(), false); err != nil {
-		t.Fatal(err)
-	}
+	ready(t, e)
 	l.hang()
 	quick(t, "the pull", 10*time.Second, func() {
 		_, err := e.images.pull(t.Context(), must(engines.ImageName("executor-test/nothing")), "", nil)

@@ -327,7 +327,7 @@ func (p *plan) placeVolumes(size int64) {
 		if memory || at == "/" || takenBy(at) == boot.Dir || slices.ContainsFunc(p.host.Mounts, func(m mount.Mount) bool { return m.Target == at }) {
 			continue
 		}
-		p.memory(at, size, "mode=1777")
+		p.memory(at, size, ownedBy(p.config.User)) // runc before 1.2 leaves the mode of what is there in the image
 	}
 }
 

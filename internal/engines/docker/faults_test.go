@@ -595,6 +595,27 @@ func TestAnchorOutlivesItsCaller(t *testing.T) {
 	}
 }
 
+// An anchor that was lost just before Close leaves nothing either.
+func TestAnchorLostBeforeClose(t *testing.T) {
+	toolIn(t)
+	program := filepath.Join(t.TempDir(), "executor")
+	if err := os.WriteFile(program, fmt.Appendf(must(os.ReadFile(world.program)), "%d", time.Now().UnixNano()), 0o755); err != nil { // of which nobody else has an image
+		t.Fatal(err)
+	}
+	e := newEngine(t, func(c *Config) { c.Program = program })
+	id, err := e.anchor.get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := e.anchor.imageName()
+	e.anchor.lost(id)
+	e.Close()
+	if _, err := world.api.ImageInspect(t.Context(), image); err == nil {
+		t.Errorf("%s is left", image)
+		removeImages(world.api, image)
+	}
+}
+
 // deaf is a connection that takes nothing and knows no deadlines, as one by ssh.
 type deaf struct{ net.Conn }
 

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
@@ -227,6 +229,27 @@ func TestSpec(t *testing.T) {
 	})
 	t.Run("a network that is not there", func(t *testing.T) {
 		refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.Network = "executor-test-nowhere" }, "out:x"), contracts.Unsupported, "docker network create")
+	})
+	t.Run("a network by its name", func(t *testing.T) {
+		name := fmt.Sprintf("executor-test-%d", os.Getpid())
+		if _, err := world.api.NetworkCreate(t.Context(), name, network.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			e.graves.wait()
+			if err := world.api.NetworkRemove(context.Background(), name); err != nil {
+				t.Error(err)
+			}
+		})
+		j := in(func(s *contracts.DockerSpec) { s.Network = name }, "out:x")
+		if c := inspected(t, e, j); c.NetworkSettings.Networks[name] == nil || len(c.NetworkSettings.Networks) != 1 {
+			t.Errorf("the container has the networks %+v", c.NetworkSettings.Networks)
+		}
+		var links strings.Builder
+		exit, err := e.Run(t.Context(), in(func(s *contracts.DockerSpec) { s.Network = name }, "ls:/sys/class/net"), &links, io.Discard)
+		if err != nil || exit.Code != 0 || exit.Isolation.Network != name || !strings.Contains(links.String(), "eth0") {
+			t.Errorf("%+v, %v: %q", exit, err, links.String())
+		}
 	})
 	t.Run("bridge", func(t *testing.T) {
 		exit, err := e.Run(t.Context(), in(func(s *contracts.DockerSpec) { s.Network = "bridge" }, "ls:/sys/class/net"), io.Discard, io.Discard)

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -253,5 +254,108 @@ func TestSamePlatform(t *testing.T) {
 		if got := samePlatform(c.wanted, "linux", c.architecture, c.variant); got != c.same {
 			t.Errorf("that an image for linux/%s, variant %q, is one for %s is %t", c.architecture, c.variant, c.wanted, got)
 		}
+	}
+}
+
+// TestAsked: what the daemon is asked for with graphics processors and another runtime.
+func TestAsked(t *testing.T) {
+	var asked struct{ HostConfig container.HostConfig }
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("Api-Version", oldestAPI)
+		if strings.HasSuffix(q.URL.Path, "/containers/create") {
+			asked.HostConfig = container.HostConfig{}
+			if err := json.NewDecoder(q.Body).Decode(&asked); err != nil {
+				t.Error(err)
+			}
+			w.WriteHeader(http.StatusCreated)
+			io.WriteString(w, `{"Id":"made"}`)
+		}
+	}))
+	defer server.Close()
+	d, err := connect(Config{Host: "tcp://" + server.Listener.Addr().String(), CallTimeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	e := &Engine{daemon: d, config: Default(), graves: newGraves(d, zerolog.Nop())}
+	e.config.Runtime = "runsc"
+	info := &system.Info{Runtimes: map[string]system.RuntimeWithStatus{"runsc": {}, "nvidia": {}}}
+	ask := func(gpus contracts.GPUs) container.HostConfig {
+		j := with(func(s *contracts.DockerSpec) { s.GPUs = gpus }, "out:x")
+		spec := j.Spec.(*contracts.DockerSpec)
+		if err := e.refuse(spec, info); err != nil {
+			t.Error(err)
+		}
+		p, err := e.plan(j, spec, &image{id: "sha256:1"}, info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (&warm{most: Default().Warm}).serves(p) != (gpus == "") {
+			t.Errorf("with gpus %q it is wrong whether it is made ahead", gpus)
+		}
+		if _, err := e.make(t.Context(), &p.config, &p.host, p.platform, "name"); err != nil {
+			t.Fatal(err)
+		}
+		return asked.HostConfig
+	}
+	if got := ask(""); got.Runtime != "runsc" || len(got.DeviceRequests) > 0 {
+		t.Errorf("without graphics processors: %+v", got)
+	}
+	for gpus, want := range map[contracts.GPUs]container.DeviceRequest{"all": {Count: -1}, "2": {Count: 2}, "GPU-1,GPU-2": {DeviceIDs: []string{"GPU-1", "GPU-2"}}} {
+		got := ask(gpus).DeviceRequests
+		if len(got) != 1 || got[0].Count != want.Count || !slices.Equal(got[0].DeviceIDs, want.DeviceIDs) || len(got[0].Capabilities) != 1 || !slices.Equal(got[0].Capabilities[0], []string{"gpu"}) {
+			t.Errorf("with gpus %q: %+v", gpus, got)
+		}
+	}
+	delete(info.Runtimes, "nvidia")
+	if got := contracts.AsError(e.refuse(with(func(s *contracts.DockerSpec) { s.GPUs = "all" }).Spec.(*contracts.DockerSpec), info)); got == nil || got.Code != contracts.Unsupported {
+		t.Errorf("of a daemon without any: %v", got)
+	}
+}
+
+// TestExamine: the engine is looked at by a run, which needs nothing that the operator allows or has.
+func TestExamine(t *testing.T) {
+	toolIn(t)
+	e := newEngine(t, func(c *Config) { c.Images, c.Pull = []string{"nothing"}, PullAlways })
+	found, err := e.Examine(t.Context())
+	if err != nil || found.Exit.Code != 0 || found.Exit.Signal != "" || !strings.HasPrefix(found.About, "Docker ") || !strings.Contains(found.About, " at "+e.daemon.host) {
+		t.Errorf("%+v, %v", found, err)
+	}
+	lost := newEngine(t, func(c *Config) { c.Host = "unix:///nowhere/docker.sock" })
+	if _, err := lost.Examine(t.Context()); err == nil {
+		t.Error("a daemon that is not there is well")
+	}
+}
+
+// TestLacks: what a daemon is, and what it cannot enforce.
+func TestLacks(t *testing.T) {
+	d, err := connect(Config{Host: "unix:///nowhere/docker.sock"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	e := &Engine{daemon: d}
+	full := system.Info{ServerVersion: "28.5.2", DefaultRuntime: "runc", CgroupVersion: "2", MemoryLimit: true, SwapLimit: true, CPUCfsQuota: true, PidsLimit: true, SecurityOptions: []string{"name=seccomp,profile=builtin", "name=rootless"}}
+	if got := e.about(&full); !strings.HasPrefix(got, "Docker 28.5.2 at unix:///nowhere/docker.sock, API ") || !strings.HasSuffix(got, ", cgroup v2, runtime runc, seccomp, rootless") {
+		t.Errorf("it is %q", got)
+	}
+	if got := e.lacks(&full); len(got) > 0 {
+		t.Errorf("of nothing it lacks %q", got)
+	}
+	for says, change := range map[string]func(*system.Info){
+		"memory_limit is refused":            func(i *system.Info) { i.MemoryLimit, i.SwapLimit = false, false },
+		"may use swap":                       func(i *system.Info) { i.SwapLimit = false },
+		"cpu_limit is refused":               func(i *system.Info) { i.CPUCfsQuota = false },
+		"pids_limit is refused":              func(i *system.Info) { i.PidsLimit = false },
+		"system calls are not filtered":      func(i *system.Info) { i.SecurityOptions = []string{"name=rootless"} },
+		"system calls are not filtered: the": func(i *system.Info) { i.SecurityOptions = []string{"name=seccomp,profile=unconfined"} },
+		"mounts are refused":                 func(*system.Info) { d.local = false },
+	} {
+		info := full
+		change(&info)
+		if got := e.lacks(&info); len(got) != 1 || !strings.Contains(got[0].What, says) || got[0].Mend == "" || strings.Contains(says, "pids_limit") && !strings.Contains(got[0].Mend, "rootless") {
+			t.Errorf("where %q is right, it lacks %q", says, got)
+		}
+		d.local = true
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,17 +37,32 @@ var containerIDs = regexp.MustCompile(`[0-9a-f]{12,64}|[A-Z0-9]{26}`)
 // TestAheadIsTheSame: a tool finds in a container that was made ahead what it finds in one that was made for it.
 func TestAheadIsTheSame(t *testing.T) {
 	toolIn(t)
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Dir(root), root} {
+		os.Chmod(dir, 0o755)
+	}
+	if err := os.WriteFile(root+"/file", []byte("of the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	const cache = "executor-test.ahead"
+	t.Cleanup(func() { world.api.VolumeRemove(context.Background(), cacheVolume(cache), true) })
+	rooted := func(c *Config) { c.MountRoots = []string{root} }
 	for name, script := range map[string][]string{
+		"mount": {"read:/m/file", "stat:/m/file"}, "cache": {"stat:/cached", "stat:/work/cached", "ls:/cached"},
 		"environment": {"env"}, "limits": {"read:/proc/self/limits"}, "mounts": {"read:/proc/self/mounts"}, "rights": {"read:/proc/self/status"},
 		"root": {"ls:/"}, "home": {"ls:/work", "ls:/tmp", "ls:/run/executor", "cwd"}, "arguments": {"argv", "a", "{{args.text}}"}, "file": {"read:$ARGS_FILE", "stat:$ARGS_FILE"},
 		"stdin": {"cat"}, "devices": {"ls:/dev"}, "networks": {"read:/proc/net/dev"}, "priority": {"read:/proc/self/oom_score_adj", "read:/proc/self/sessionid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got [2]string
-			for i, e := range []*Engine{newEngine(t), ahead(t)} {
+			for i, e := range []*Engine{newEngine(t, rooted), ahead(t, rooted)} {
 				for n := range 3 { // of those made ahead the first two are not yet
 					j := with(func(s *contracts.DockerSpec) {
 						s.Env, s.MemoryLimit, s.Ulimits = contracts.Variables{"A": "b"}, 64<<20, contracts.Ulimits{"nofile": {Soft: 500, Hard: 600}}
+						s.User, s.Mounts, s.CacheMounts = "1234:99", contracts.Mounts{{Source: root, Target: "/m"}}, contracts.CacheMounts{{Name: cache, Path: "/cached"}, {Name: cache, Path: "~/cached"}}
 					}, script...)
 					j.Args, j.Context, j.Stdin, j.Passthrough = map[string]any{"text": "x y", "n": json.Number("1")}, map[string]any{"s": "t"}, []byte("input"), map[string]string{"P": "q"}
 					var stdout strings.Builder
@@ -249,7 +265,7 @@ func TestNothingLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	stopped := errors.New("the test stops it")
-	var done atomic.Int64
+	var done, killed atomic.Int64
 	one := func(i int) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
@@ -268,12 +284,14 @@ func TestNothingLeft(t *testing.T) {
 			j.Starting = func() error {
 				list, err := world.api.ContainerList(ctx, container.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelOwner+"="+e.name), filters.Arg("label", labelRun+"="+j.ID))})
 				for _, c := range list {
-					world.api.ContainerKill(ctx, c.ID, "KILL")
+					if world.api.ContainerKill(ctx, c.ID, "KILL") == nil {
+						killed.Add(1)
+					}
 				}
 				return err
 			}
 			j.ID = fmt.Sprintf("killed-%d", i)
-			j.Contract.Name = fmt.Sprintf("killed%d", i)
+			j.Spec.(*contracts.DockerSpec).PidsLimit = int64(500 + i) // like no other, and so not in one made ahead, whose labels name no run
 		case 3: // not started
 			j = tool("out:x")
 			j.Spec.Common().Command.Argv = []string{"/nowhere"}
@@ -313,6 +331,9 @@ func TestNothingLeft(t *testing.T) {
 	group.Wait()
 	if int(done.Load()) != runs {
 		t.Errorf("%d runs", done.Load())
+	}
+	if killed.Load() == 0 {
+		t.Error("the daemon killed none")
 	}
 	e.Close()
 	newEngine(t) // looks for what the killed executors were about to make

@@ -494,7 +494,10 @@ func TestMounts(t *testing.T) {
 		if err := importImage(t.Context(), world.api, "executor-test-link:latest", map[string][]byte{"bin/testtool": must(os.ReadFile(enginetest.Build(t))), "data/file": nil, "m -> data/file": nil}); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { removeImage("executor-test-link:latest") })
+		t.Cleanup(func() {
+			e.graves.wait() // else a container has it still, and it stays without a name
+			removeImage("executor-test-link:latest")
+		})
 		j := mounting(`{./ro/file: /m}`, "read:/m")
 		j.Spec.(*contracts.DockerSpec).Image = "executor-test-link:latest"
 		if got := run(t, e, j); got != "of ro" {

@@ -405,6 +405,14 @@ policy: {shell: true, mounts: ["/data:rw"], local: {commands: [/bin/sh, /opt/], 
 	if got := c.DockerEngine("/data").Secrets; !reflect.DeepEqual(got, engine.Sandbox.Secrets) {
 		t.Errorf("the Docker engine hides %q, want %q", got, engine.Sandbox.Secrets)
 	}
+	c.Policy.Images, c.Execution.Docker.Runtime = []string{"python"}, "runsc"
+	for i := range 3 { // one allows nothing of the others
+		c.Policy.DockerSocket, c.Policy.Root, c.Policy.GPUs = i == 0, i == 1, i == 2
+		got := c.DockerEngine("/data")
+		if got.DockerSocket != (i == 0) || got.Root != (i == 1) || got.GPUs != (i == 2) || !reflect.DeepEqual(got.Images, []string{"python"}) || got.Runtime != "runsc" || !reflect.DeepEqual(got.MountRoots, []string{"/data:rw"}) {
+			t.Errorf("the Docker engine has %+v of %+v", got, c.Policy)
+		}
+	}
 	if got := c.DaggerEngine("/data").Secrets; !reflect.DeepEqual(got, engine.Sandbox.Secrets) {
 		t.Errorf("the Dagger engine hides %q, want %q", got, engine.Sandbox.Secrets)
 	}

@@ -30,7 +30,7 @@ import (
 
 // notSaid are parts of the document that this traffic has none of, with the reason. What is said after all has to go.
 var notSaid = map[string]string{
-	"progress": "the local engine has nothing to prepare that takes time; engines with images will tell of it",
+	"progress": "the local engine has nothing to prepare that takes time; engines with images tell of it",
 }
 
 // excuse is the entry of notSaid that a part of the document falls under, or "".

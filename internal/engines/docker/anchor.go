@@ -40,6 +40,7 @@ type anchor struct {
 
 	mu      sync.Mutex
 	id      string // "": there is none
+	before  string // the id of the last that was lost
 	called  string // its name
 	streams types.HijackedResponse
 	image   string  // its name
@@ -71,7 +72,7 @@ func (a *anchor) lost(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.id == id && id != "" {
-		a.id = ""
+		a.id, a.before = "", id
 		a.streams.Close()
 		a.held.release(a.called)
 		a.called = ""
@@ -275,17 +276,22 @@ func (a *anchor) settle() {
 func (a *anchor) close() {
 	a.settle()
 	a.mu.Lock()
-	id, name, streams := a.id, a.image, a.streams
+	id, before, name, streams := a.id, a.before, a.image, a.streams
 	a.id = ""
 	if id != "" {
 		a.held.release(a.called)
 	}
 	a.mu.Unlock()
-	if id == "" {
+	if name == "" {
 		return
 	}
-	streams.Close()
-	a.graves.bury(id, true)
+	if id != "" {
+		streams.Close()
+		a.graves.bury(id, true)
+	}
+	if before != "" { // it may be on its way still, and has the image
+		a.graves.bury(before, true)
+	}
 	a.graves.wait()
 	ctx, cancel := a.graves.bounded()
 	defer cancel()

@@ -17,22 +17,24 @@ import (
 // cacheVolume is the volume of a named cache. Caches outlive executors: that is what they are for.
 func cacheVolume(name string) string { return "executor-cache-" + name }
 
-// ready sees to it that the volume of a cache is there, and that tools may write to it, whoever they are.
+// readyCache sees to it that the volume of a cache is there, and that tools may write to it, whoever they are.
 func (e *Engine) readyCache(ctx context.Context, name string) error {
 	if _, err := e.anchor.get(ctx); err != nil { // what may take long, before others wait for this one
 		return err
 	}
-	e.caching.Lock()
-	defer e.caching.Unlock()
 	bounded, cancel := e.daemon.bounded(ctx)
 	defer cancel()
 	_, err := e.daemon.VolumeInspect(bounded, cacheVolume(name))
-	if err == nil && e.cached[name] {
+	switch {
+	case err == nil && e.cached.has(name):
 		return nil
+	case cerrdefs.IsNotFound(err):
+		e.cached.release(name) // somebody removed it
+		err = nil
 	}
 	// One that is there is made ready all the same, once: who made it may have been killed before tools could write to it.
-	if err == nil || cerrdefs.IsNotFound(err) {
-		err = e.makeCache(ctx, name)
+	if err == nil {
+		err = e.makeCacheOnce(ctx, bounded, name)
 	}
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -40,7 +42,25 @@ func (e *Engine) readyCache(ctx context.Context, name string) error {
 	if err != nil {
 		return e.daemon.unavailable("make the cache "+name, err)
 	}
-	e.cached[name] = true
+	return nil
+}
+
+// makeCacheOnce makes a cache ready, one run at a time, which the others wait for as long as for a call: where the daemon hangs they do not wait one after another.
+func (e *Engine) makeCacheOnce(ctx, bounded context.Context, name string) error {
+	place, _ := e.caching.LoadOrStore(name, make(chan struct{}, 1))
+	select {
+	case place.(chan struct{}) <- struct{}{}:
+		defer func() { <-place.(chan struct{}) }()
+	case <-bounded.Done():
+		return context.Cause(bounded)
+	}
+	if e.cached.has(name) { // by the one before
+		return nil
+	}
+	if err := e.makeCache(ctx, name); err != nil {
+		return err
+	}
+	e.cached.hold(name)
 	return nil
 }
 
@@ -53,11 +73,14 @@ func (e *Engine) makeCache(ctx context.Context, name string) error {
 	bounded, cancel := e.daemon.bounded(ctx)
 	defer cancel()
 	labels := e.labels(roleCache, e.now().Add(overdue))
+	called := fmt.Sprintf("%s-%d", e.name, e.number.Add(1))
+	e.held.hold(called) // until it is of no use any more, however long that takes
+	defer e.held.release(called)
 	made, err := e.daemon.ContainerCreate(bounded, &container.Config{Image: e.anchor.imageName(), Entrypoint: strslice.StrSlice{boot.Program}, Labels: labels},
 		&container.HostConfig{NetworkMode: "none", LogConfig: container.LogConfig{Type: "none"}, Mounts: []mount.Mount{{
 			Type: mount.TypeVolume, Source: cacheVolume(name), Target: caches + "/" + name,
 			VolumeOptions: &mount.VolumeOptions{NoCopy: true, Labels: map[string]string{labelManaged: "true", labelRole: roleCache}},
-		}}}, nil, nil, fmt.Sprintf("%s-%d", e.name, e.number.Add(1)))
+		}}}, nil, nil, called)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ type Config struct {
 
 	// KillGrace is how long a tool may go on after it was asked to stop (SIGTERM).
 	KillGrace time.Duration
-	// CallTimeout bounds every call to the daemon but pulls, which PullTimeout does.
+	// CallTimeout bounds every call to the daemon; of a pull, until the daemon says something of it. PullTimeout bounds all of that.
 	CallTimeout, PullTimeout time.Duration
 
 	// Warm says how many containers are made ahead.

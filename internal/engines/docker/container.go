@@ -41,6 +41,7 @@ type box struct {
 	moved   atomic.Int64  // grows while output is read
 	writing atomic.Int32  // above 0 while a writer takes output
 	created time.Time
+	limited bool // by ulimits of the contract
 
 	create, start time.Duration // how long that took
 }
@@ -74,7 +75,7 @@ func (e *Engine) tryOpen(ctx context.Context, p *plan, labels map[string]string)
 	config, host := p.config, p.host
 	config.Labels = labels
 	host.VolumesFrom = []string{anchor + ":ro"}
-	b := &box{daemon: e.daemon, graves: e.graves, held: e.held, name: fmt.Sprintf("%s-%d", e.name, e.number.Add(1)), frames: make(chan frame, 4), over: make(chan struct{}), created: time.Now()}
+	b := &box{daemon: e.daemon, graves: e.graves, held: e.held, name: fmt.Sprintf("%s-%d", e.name, e.number.Add(1)), frames: make(chan frame, 4), over: make(chan struct{}), created: time.Now(), limited: len(host.Ulimits) > 0}
 	b.stdout, b.stderr = &splitter{box: b}, &splitter{box: b}
 	e.held.hold(b.name) // before it is there: the reaper may look at any moment
 	b.id, err = e.make(ctx, &config, &host, p.platform, b.name)
@@ -295,7 +296,7 @@ func (b *box) broken(ctx context.Context, err error) error {
 		}
 		state = fmt.Sprintf("; it is %s, with exit code %d %s", found.State.Status, found.State.ExitCode, found.State.Error)
 	}
-	if strings.HasSuffix(said, "resource temporarily unavailable") || strings.Contains(said, "increase max user processes") { // what execve and our runtime say
+	if b.limited && (strings.HasSuffix(said, "resource temporarily unavailable") || strings.Contains(said, "increase max user processes")) { // what execve and our runtime say
 		return contracts.Errorf(contracts.Unsupported, "ulimits: the user of the tool has more processes on the daemon's machine than nproc lets it have; make it larger, or use pids_limit")
 	}
 	if said != "" {
@@ -364,15 +365,17 @@ func (b *box) run(ctx context.Context, grace time.Duration, stdout, stderr io.Wr
 }
 
 // outOfMemory is what the daemon knows about a container whose first process could not tell. Of one that it has removed already only what
-// happened to it is known.
-func (b *box) outOfMemory(ctx context.Context) bool {
+// happened to it is known. died: it is the first process that has ended. That is for lack of memory where it was killed; others of the container may have been before.
+func (b *box) outOfMemory(ctx context.Context, died bool) bool {
 	ctx, cancel := b.daemon.cleaning(ctx)
 	defer cancel()
 	found, err := b.daemon.ContainerInspect(ctx, b.id)
 	switch {
 	case err != nil && !cerrdefs.IsNotFound(err):
 		return false
-	case err == nil && found.State != nil && found.State.OOMKilled:
+	case err == nil && found.State != nil && died && !found.State.Running && found.State.ExitCode != killed:
+		return false
+	case err == nil && found.State != nil && found.State.OOMKilled && (!died || !found.State.Running):
 		return true
 	}
 	ctx, cancel = context.WithTimeout(ctx, mostTelling)
@@ -380,13 +383,23 @@ func (b *box) outOfMemory(ctx context.Context) bool {
 	happened, failed := b.daemon.Events(ctx, events.ListOptions{
 		Since: "1", Filters: filters.NewArgs(filters.Arg("container", b.id), filters.Arg("event", string(events.ActionOOM)), filters.Arg("event", string(events.ActionDie))),
 	})
-	select {
-	case one := <-happened: // lack of memory comes before the death that it is the cause of
-		return one.Action == events.ActionOOM
-	case <-failed: //nolint:errcheck // that nothing is told is all there is to know
-		return false
+	for lacked := false; ; {
+		select {
+		case one := <-happened: // lack of memory comes before the death that it is the cause of
+			if one.Action == events.ActionDie {
+				return lacked && one.Actor.Attributes["exitCode"] == strconv.Itoa(killed)
+			}
+			if lacked = true; !died {
+				return true
+			}
+		case <-failed: //nolint:errcheck // that nothing is told is all there is to know
+			return false
+		}
 	}
 }
+
+// killed is the exit code of a process that SIGKILL has ended.
+const killed = 137
 
 // mostTelling is how long the daemon may take to tell how a container ended whose end its connection told.
 const mostTelling = time.Second

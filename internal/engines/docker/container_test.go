@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
 	"github.com/praxis-sdk/executor/internal/engines"
@@ -228,6 +230,27 @@ func TestSpec(t *testing.T) {
 	t.Run("a network that is not there", func(t *testing.T) {
 		refusedWith(t, e, in(func(s *contracts.DockerSpec) { s.Network = "executor-test-nowhere" }, "out:x"), contracts.Unsupported, "docker network create")
 	})
+	t.Run("a network by its name", func(t *testing.T) {
+		name := fmt.Sprintf("executor-test-%d", os.Getpid())
+		if _, err := world.api.NetworkCreate(t.Context(), name, network.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			e.graves.wait()
+			if err := world.api.NetworkRemove(context.Background(), name); err != nil {
+				t.Error(err)
+			}
+		})
+		j := in(func(s *contracts.DockerSpec) { s.Network = name }, "out:x")
+		if c := inspected(t, e, j); c.NetworkSettings.Networks[name] == nil || len(c.NetworkSettings.Networks) != 1 {
+			t.Errorf("the container has the networks %+v", c.NetworkSettings.Networks)
+		}
+		var links strings.Builder
+		exit, err := e.Run(t.Context(), in(func(s *contracts.DockerSpec) { s.Network = name }, "ls:/sys/class/net"), &links, io.Discard)
+		if err != nil || exit.Code != 0 || exit.Isolation.Network != name || !strings.Contains(links.String(), "eth0") {
+			t.Errorf("%+v, %v: %q", exit, err, links.String())
+		}
+	})
 	t.Run("bridge", func(t *testing.T) {
 		exit, err := e.Run(t.Context(), in(func(s *contracts.DockerSpec) { s.Network = "bridge" }, "ls:/sys/class/net"), io.Discard, io.Discard)
 		if err != nil || exit.Code != 0 || exit.Isolation.Network != "bridge" {
@@ -246,6 +269,56 @@ func TestSpec(t *testing.T) {
 	})
 }
 
+// TestVolumesOfImage: where an image wants volumes there is memory, with a bound, and no volume is left.
+func TestVolumesOfImage(t *testing.T) {
+	toolIn(t)
+	const image, cache = "executor-test-volumes:latest", "executor-test.volumes"
+	if err := importImage(t.Context(), world.api, image, map[string][]byte{"bin/testtool": must(os.ReadFile(enginetest.Build(t))), "data/file": []byte("of the image")},
+		"VOLUME /data", "VOLUME /cached", "VOLUME /work", "VOLUME /mine", `ENTRYPOINT ["/bin/testtool"]`); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeImage(image) })
+	e := newEngine(t, func(c *Config) { c.TempSize = 3 << 20 })
+	t.Cleanup(func() {
+		e.graves.wait()
+		if err := world.api.VolumeRemove(context.Background(), cacheVolume(cache), false); err != nil {
+			t.Error(err)
+		}
+	})
+	job := func(script ...string) *engines.Job {
+		j := of(image, script...)
+		spec := j.Spec.(*contracts.DockerSpec)
+		spec.CacheMounts, spec.Tmpfs = contracts.CacheMounts{{Name: cache, Path: "/cached"}}, contracts.Tmpfs{"/mine": 5 << 20}
+		return j
+	}
+	mounts := run(t, e, job("write:/data/x:y", "ls:/data", "read:/proc/self/mounts"))
+	if !strings.HasPrefix(mounts, "x\n") {
+		t.Errorf("in the directory in memory there is %q", mounts)
+	}
+	for at, want := range map[string]string{"/data": "size=3072k", "/mine": "size=5120k", "/work": "size=1048576k"} {
+		_, line, _ := strings.Cut(mounts, " "+at+" ")
+		if line, _, _ = strings.Cut(line, "\n"); !strings.HasPrefix(line, "tmpfs rw,") || !strings.Contains(line, want) {
+			t.Errorf("at %s there is %q", at, line)
+		}
+	}
+	var volumes []string
+	for _, m := range inspected(t, e, job("out:x")).Mounts {
+		if m.Destination == "/cached" && m.Name != cacheVolume(cache) {
+			t.Errorf("where the contract has a cache there is %s", m.Name)
+		}
+		if m.Destination != "/cached" && m.Destination != boot.Dir {
+			volumes = append(volumes, m.Name)
+		}
+	}
+	e.graves.wait()
+	for _, name := range volumes { // what the daemon makes for nothing
+		enginetest.Eventually(t, "the volume is gone", func() bool {
+			_, err := world.api.VolumeInspect(t.Context(), name)
+			return err != nil
+		})
+	}
+}
+
 func removeImage(name string) {
 	removeImages(world.api, name)
 }
@@ -255,7 +328,7 @@ func TestLimits(t *testing.T) {
 	for name, change := range map[string]func(*Config){"on demand": func(*Config) {}, "made ahead": func(c *Config) { c.Warm = Default().Warm }} {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t, change)
-			for range 2 { // the second of those made ahead is
+			for range 3 { // the third of those made ahead is
 				exit, err := e.Run(t.Context(), with(func(s *contracts.DockerSpec) { s.MemoryLimit = 48 << 20 }, "eat:200M", "out:ate"), io.Discard, io.Discard)
 				if err != nil || !exit.OOMKilled || exit.Signal != "SIGKILL" || exit.Isolation.Limits != "cgroup" {
 					t.Errorf("a tool that eats too much ends with %+v, %v", exit, err)
@@ -284,8 +357,8 @@ func TestLimits(t *testing.T) {
 func TestOutOfMemoryOfRemoved(t *testing.T) {
 	toolIn(t)
 	e := newEngine(t)
-	for script, want := range map[string]bool{"eat:200M": true, "kill:self:KILL": false} {
-		made := must(world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", script}, Labels: e.labels(roleRun, e.now())},
+	for script, want := range map[string]bool{"eat:200M": true, "kill:self:KILL": false, "background:1 eat:200M wait": false} {
+		made := must(world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: append([]string{"/bin/testtool"}, strings.Fields(script)...), Labels: e.labels(roleRun, e.now())},
 			&container.HostConfig{NetworkMode: "none", AutoRemove: true, Resources: container.Resources{Memory: 32 << 20, MemorySwap: 32 << 20}}, nil, nil, ""))
 		gone, failed := world.api.ContainerWait(t.Context(), made.ID, container.WaitConditionRemoved)
 		if err := world.api.ContainerStart(t.Context(), made.ID, container.StartOptions{}); err != nil {
@@ -297,7 +370,7 @@ func TestOutOfMemoryOfRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := &box{daemon: e.daemon, id: made.ID}
-		if got := b.outOfMemory(t.Context()); got != want {
+		if got := b.outOfMemory(t.Context(), true); got != want {
 			t.Errorf("that %s ended for lack of memory is %t", script, got)
 		}
 	}
@@ -421,7 +494,10 @@ func TestMounts(t *testing.T) {
 		if err := importImage(t.Context(), world.api, "executor-test-link:latest", map[string][]byte{"bin/testtool": must(os.ReadFile(enginetest.Build(t))), "data/file": nil, "m -> data/file": nil}); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { removeImage("executor-test-link:latest") })
+		t.Cleanup(func() {
+			e.graves.wait() // else a container has it still, and it stays without a name
+			removeImage("executor-test-link:latest")
+		})
 		j := mounting(`{./ro/file: /m}`, "read:/m")
 		j.Spec.(*contracts.DockerSpec).Image = "executor-test-link:latest"
 		if got := run(t, e, j); got != "of ro" {
@@ -436,6 +512,38 @@ func TestMounts(t *testing.T) {
 			refusedWith(t, e, mounting(mounts, "out:x"), contracts.SpawnFailed, "has no place for")
 		}
 		refusedWith(t, e, with(func(s *contracts.DockerSpec) { s.Tmpfs = contracts.Tmpfs{"/bin/testtool": 0} }), contracts.SpawnFailed, "has no place for")
+	})
+	t.Run("below another one", func(t *testing.T) {
+		below := func(mounts string, change func(*contracts.DockerSpec), script ...string) *engines.Job {
+			j := mounting(mounts, script...)
+			change(j.Spec.(*contracts.DockerSpec))
+			return j
+		}
+		nothing := func(*contracts.DockerSpec) {}
+		memory := func(at string) func(*contracts.DockerSpec) {
+			return func(s *contracts.DockerSpec) { s.Tmpfs = contracts.Tmpfs{at: 0} }
+		}
+		for _, j := range []*engines.Job{
+			below(`{./rw: "/m:rw", ./ro: /m/made}`, nothing, "out:x"), below(`{./rw: "/m:rw", ./ro/file: /m/made}`, nothing, "out:x"), below(`{./rw: "/m:rw"}`, memory("/m/made/deep"), "out:x"),
+			below(`{./rw: "/m:rw", ./ro: /m/made/deep}`, memory("/m/made"), "out:x"), below(`{./rw: "/run:rw"}`, nothing, "out:x"),
+		} {
+			refusedWith(t, e, j, contracts.SpawnFailed, "has to be there before")
+		}
+		for _, made := range []string{"made", "executor"} {
+			if _, err := os.Lstat(root + "/rw/" + made); err == nil {
+				t.Errorf("%s was made by asking for it", made)
+			}
+		}
+		if err := os.Mkdir(root+"/rw/there", 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if got := run(t, e, below(`{./rw: "/m:rw", ./ro: /m/there}`, nothing, "read:/m/there/file")); got != "of ro" {
+			t.Errorf("it read %q", got)
+		}
+		run(t, e, below(`{./rw: "/m:rw", ./ro: /m/there/deep}`, memory("/m/there"), "read:/m/there/deep/file")) // in memory there is room
+		if _, err := os.Lstat(root + "/rw/there/deep"); err == nil {
+			t.Error("below memory a directory of the host was made")
+		}
 	})
 	t.Run("something else at the last moment", func(t *testing.T) {
 		j := mounting(`{./ro: /m}`, "out:x")

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -78,14 +79,26 @@ func lookUpCredentials(ctx context.Context, dir, host string) (registry.AuthConf
 
 // helper is a credential helper that ends, with all that it started, when nobody waits for it any more. Those of the docker command go on
 // for as long as they hang.
-type helper struct{ *exec.Cmd }
+type helper struct {
+	*exec.Cmd
+	over func() error // not nil: nobody waits any more
+}
 
 func newHelper(ctx context.Context, name string, args []string) helper {
 	c := exec.CommandContext(ctx, "docker-credential-"+name, args...)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = time.Second // for what has left its group, and holds its output
-	return helper{c}
+	return helper{c, ctx.Err}
+}
+
+// Output implements helpers.Program. A helper that has answered and ended well may leave something in the background that holds its output.
+func (h helper) Output() ([]byte, error) {
+	text, err := h.Cmd.Output()
+	if errors.Is(err, exec.ErrWaitDelay) && h.over() == nil {
+		err = nil
+	}
+	return text, err
 }
 
 // Input implements helpers.Program.

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	cliconfig "github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/connhelper"
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
@@ -113,14 +115,19 @@ func tlsFiles(config Config) *tlsconfig.Options {
 	if config.Cert != "" || config.CA != "" {
 		return &tlsconfig.Options{CAFile: config.CA, CertFile: config.Cert, KeyFile: config.Key, ExclusiveRootPools: true}
 	}
-	dir := os.Getenv(client.EnvOverrideCertPath)
-	if config.Host != "" || dir == "" {
+	dir, verify := os.Getenv(client.EnvOverrideCertPath), os.Getenv(client.EnvTLSVerify) != ""
+	if config.Host != "" || dir == "" && !verify {
 		return nil
 	}
-	return &tlsconfig.Options{
-		CAFile: filepath.Join(dir, "ca.pem"), CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem"),
-		InsecureSkipVerify: os.Getenv(client.EnvTLSVerify) == "", // as for the docker command
+	// All as for the docker command.
+	dir = cmp.Or(dir, cliconfig.Dir())
+	files := &tlsconfig.Options{CAFile: filepath.Join(dir, "ca.pem"), CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem"), InsecureSkipVerify: !verify}
+	for _, file := range []*string{&files.CertFile, &files.KeyFile} { // some daemons ask for none
+		if _, err := os.Stat(*file); os.IsNotExist(err) {
+			*file = ""
+		}
 	}
+	return files
 }
 
 // encrypt makes a connection one with TLS. A daemon that does not answer to that holds up nobody.

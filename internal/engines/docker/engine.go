@@ -60,8 +60,8 @@ type Engine struct {
 
 	secrets []string // of which no mount shows anything
 
-	caching sync.Mutex
-	cached  map[string]bool // the caches that were made ready
+	caching sync.Map // by the name of a cache: a place (chan struct{}) for the one run that makes it ready
+	cached  names    // the caches that were made ready
 
 	background context.Context
 	stop       context.CancelFunc
@@ -78,7 +78,7 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	}
 	random := make([]byte, 6)
 	rand.Read(random)
-	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d, held: &names{}, secrets: secretsOf(config), cached: map[string]bool{}}
+	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d, held: &names{}, secrets: secretsOf(config)}
 	e.images = newImages(d, config)
 	e.graves = newGraves(d, log)
 	e.background, e.stop = context.WithCancel(context.Background())
@@ -215,7 +215,7 @@ func (e *Engine) run(ctx context.Context, job *engines.Job, images *images, stdo
 // ended says how a run ended.
 func (e *Engine) ended(ctx context.Context, b *box, q *boot.Request, exit engines.Exit, end boot.End, err error) (engines.Exit, error) {
 	if err != nil {
-		memory := b.outOfMemory(ctx)
+		memory := ctx.Err() == nil && b.outOfMemory(ctx, true) // where nobody waits for the answer the daemon is not asked
 		b.discard()
 		switch {
 		case ctx.Err() != nil:
@@ -230,7 +230,7 @@ func (e *Engine) ended(ctx context.Context, b *box, q *boot.Request, exit engine
 	exit.Usage = contracts.Usage{CPUMS: float64(end.CPU) / float64(time.Millisecond), MaxRSSBytes: end.MaxRSS}
 	exit.OOMKilled = end.OOM > 0 && (end.Signal != "" || end.Code != 0)
 	if end.OOM < 0 && end.Signal == "SIGKILL" && !end.Stopped { // its runtime does not show the counters inside
-		exit.OOMKilled = b.outOfMemory(ctx)
+		exit.OOMKilled = b.outOfMemory(ctx, false)
 	}
 	b.leave()
 	switch {

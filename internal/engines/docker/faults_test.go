@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +24,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
 	"github.com/praxis-sdk/executor/internal/engines/docker/boot"
 	"github.com/praxis-sdk/executor/internal/engines/enginetest"
 )
@@ -184,6 +187,12 @@ func through(t *testing.T, l *link, change ...func(*Config)) *Engine {
 	})...)
 }
 
+// ready waits until an engine is.
+func ready(t *testing.T, e *Engine) {
+	t.Helper()
+	enginetest.Eventually(t, "the engine is ready", func() bool { return e.Ready(t.Context()) == nil })
+}
+
 func quick(t *testing.T, what string, most time.Duration, one func()) {
 	t.Helper()
 	begun := time.Now()
@@ -209,8 +218,7 @@ func TestDaemonHangs(t *testing.T) {
 func daemonHangs(t *testing.T, l *link) {
 	t.Helper()
 	e := through(t, l, func(c *Config) { c.Warm = Warm{Each: 2, Total: 4, MaxAge: time.Minute} })
-	run(t, e, tool("out:x"))
-	awaitWarm(t, e)
+	warmUp(t, e, func() *engines.Job { return tool("out:x") })
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	up := newWaiter("up")
@@ -279,8 +287,7 @@ func TestCloseWhileDaemonHangs(t *testing.T) {
 	toolIn(t)
 	l := newLink(t)
 	e := through(t, l, func(c *Config) { c.Warm = Warm{Each: 2, Total: 4, MaxAge: time.Minute} })
-	run(t, e, tool("out:x"))
-	awaitWarm(t, e)
+	warmUp(t, e, func() *engines.Job { return tool("out:x") })
 	e.graves.wait()
 	was := mostClosing
 	mostClosing = time.Second
@@ -428,8 +435,8 @@ func anonymousVolumes(t *testing.T) int {
 func TestReaper(t *testing.T) {
 	toolIn(t)
 	was := abandoned
-	t.Cleanup(func() { abandoned = was }) // after the engine's end
 	abandoned = 0
+	t.Cleanup(func() { abandoned = was }) // after the end of the engine, which reads it
 	e := newEngine(t)
 	createAs := func(name string, labels map[string]string) string {
 		c, err := world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", "block"}, Labels: labels}, &container.HostConfig{NetworkMode: "none"}, nil, nil, name)
@@ -473,6 +480,7 @@ func TestReaper(t *testing.T) {
 	gone := map[string]string{
 		"made, and never started":        create(of("executor-test-dead", roleRun, later)),
 		"running, long after its time":   start(create(of("executor-test-dead", roleRun, time.Now().Add(-time.Minute)))),
+		"our own, which has ended":       create(of(e.name, roleRun, later)), // and could not be removed then
 		"our own, long after its time":   start(create(of(e.name, roleWarm, time.Now().Add(-time.Minute)))),
 		"the anchor of a dead executor":  create(of("executor-test-dead", roleAnchor, time.Time{})),
 		"our own anchor that we lost":    start(create(of(e.name, roleAnchor, time.Time{}))),
@@ -515,6 +523,46 @@ func TestReaper(t *testing.T) {
 	}
 }
 
+// How old something is is a matter of the daemon's clock, whatever that of the executor says.
+func TestReaperByClockOfDaemon(t *testing.T) {
+	for name, c := range map[string]struct{ ahead, age time.Duration }{"behind": {-time.Hour, time.Second}, "ahead": {time.Hour, time.Hour}} {
+		clock := time.Now().Add(c.ahead)
+		removed := make(chan string, 1)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set("Api-Version", oldestAPI)
+			labels := func(role string) string {
+				return fmt.Sprintf(`{%q:"true",%q:"executor-test",%q:%q}`, labelManaged, labelOwner, labelRole, role)
+			}
+			switch {
+			case q.Method == http.MethodDelete:
+				removed <- q.URL.Path
+				w.WriteHeader(http.StatusNoContent)
+			case strings.HasSuffix(q.URL.Path, "/info"):
+				fmt.Fprintf(w, `{"SystemTime":%q}`, clock.Format(time.RFC3339Nano))
+			case strings.HasSuffix(q.URL.Path, "/containers/json"):
+				fmt.Fprintf(w, `[{"Id":"111111111111","Names":["/executor-test-anchor-1"],"State":"running","Created":%d,"Labels":%s},{"Id":"222222222222","Names":["/executor-test-1"],"State":"created","Created":%[1]d,"Labels":%[3]s}]`,
+					clock.Add(-c.age).Unix(), labels(roleAnchor), labels(roleRun))
+			default:
+				io.WriteString(w, "[]")
+			}
+		}))
+		d, err := connect(Config{Host: "tcp://" + server.Listener.Addr().String(), CallTimeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &Engine{daemon: d, graves: newGraves(d, zerolog.Nop()), held: &names{}, log: zerolog.Nop()}
+		if err := e.reap(t.Context()); err != nil {
+			t.Error(err)
+		}
+		e.graves.wait()
+		if was := len(removed) == 1; was != (c.age > abandoned) {
+			t.Errorf("where the daemon's clock is %s, that what is %s old was removed is %t", name, c.age, was)
+		}
+		d.Close()
+		server.Close()
+	}
+}
+
 // The reaper leaves alone what its own engine uses, whatever the label of a deadline says.
 func TestReaperLeavesRuns(t *testing.T) {
 	toolIn(t)
@@ -544,6 +592,27 @@ func TestAnchorOutlivesItsCaller(t *testing.T) {
 	enginetest.Eventually(t, "there is an anchor", func() bool { return e.anchor.current() != "" })
 	if all := leftOf(world.api, e.name); len(all) != 1 {
 		t.Errorf("there are %q", all)
+	}
+}
+
+// An anchor that was lost just before Close leaves nothing either.
+func TestAnchorLostBeforeClose(t *testing.T) {
+	toolIn(t)
+	program := filepath.Join(t.TempDir(), "executor")
+	if err := os.WriteFile(program, fmt.Appendf(must(os.ReadFile(world.program)), "%d", time.Now().UnixNano()), 0o755); err != nil { // of which nobody else has an image
+		t.Fatal(err)
+	}
+	e := newEngine(t, func(c *Config) { c.Program = program })
+	id, err := e.anchor.get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := e.anchor.imageName()
+	e.anchor.lost(id)
+	e.Close()
+	if _, err := world.api.ImageInspect(t.Context(), image); err == nil {
+		t.Errorf("%s is left", image)
+		removeImages(world.api, image)
 	}
 }
 
@@ -577,6 +646,23 @@ func TestDeafConnection(t *testing.T) {
 	})
 }
 
+// That there is no room for a process is the fault of a contract that bounds their number, and of the daemon's machine else.
+func TestNoRoomForProcesses(t *testing.T) {
+	d, err := connect(Config{Host: "unix:///nowhere/docker.sock", CallTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for limited, code := range map[bool]contracts.Code{true: contracts.Unsupported, false: contracts.EngineUnavailable} {
+		b := &box{daemon: d, limited: limited}
+		b.stdout, b.stderr = &splitter{box: b}, &splitter{box: b}
+		b.stderr.Write([]byte("exec: resource temporarily unavailable\n"))
+		if got := contracts.AsError(b.broken(t.Context(), errBroken)); got.Code != code || !strings.Contains(got.Message, map[bool]string{true: "nproc", false: "temporarily unavailable"}[limited]) {
+			t.Errorf("where the contract has ulimits (%t): %s", limited, got)
+		}
+	}
+}
+
 // A link over which this program takes longer than a call may: the engine says so, and comes to be ready.
 func TestSlowLink(t *testing.T) {
 	toolIn(t)
@@ -605,4 +691,72 @@ func TestKindsByTimeout(t *testing.T) {
 	if short.key() == long.key() {
 		t.Error("containers with different timeouts are of the same kind")
 	}
+}
+
+// Runs that need the same cache do not wait one after another for a daemon that hangs, nor for longer than anybody waits for them.
+func TestCacheWhileDaemonHangs(t *testing.T) {
+	toolIn(t)
+	l := newLink(t)
+	e := through(t, l)
+	ready(t, e)
+	l.hang()
+	var group sync.WaitGroup
+	quick(t, "what eight runs wait for a cache", 6*time.Second, func() {
+		for range 8 {
+			group.Go(func() { unavailable(t, e.readyCache(t.Context(), "executor-test.hangs"), "has not answered within") })
+		}
+		group.Wait()
+	})
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	group.Go(func() { _ = e.readyCache(t.Context(), "executor-test.hangs") })
+	time.AfterFunc(100*time.Millisecond, func() { cancel(cause) })
+	quick(t, "the end of one that is cancelled", time.Second, func() {
+		if err := e.readyCache(ctx, "executor-test.hangs"); !errors.Is(err, cause) {
+			t.Errorf("it returned %v", err)
+		}
+	})
+	group.Wait()
+	place := make(chan struct{}, 1) // of a run that is making it, and does not end
+	place <- struct{}{}
+	e.caching.Store("executor-test.hangs", place)
+	l.goOn()
+	quick(t, "what one waits for another", 5*time.Second, func() {
+		unavailable(t, e.readyCache(t.Context(), "executor-test.hangs"), "has not answered within")
+	})
+}
+
+// The end of a run that nobody waits for any more does not wait for the daemon.
+func TestEndWhileDaemonHangs(t *testing.T) {
+	toolIn(t)
+	l := newLink(t)
+	e := through(t, l)
+	ready(t, e)
+	near, far := net.Pipe()
+	t.Cleanup(func() { far.Close() })
+	b := &box{daemon: e.daemon, graves: e.graves, held: e.held, id: e.name + "-nothing", streams: types.NewHijackedResponse(near, "")}
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	l.hang()
+	quick(t, "the end", time.Second, func() {
+		if _, err := e.ended(ctx, b, nil, engines.Exit{}, boot.End{}, errBroken); !errors.Is(err, cause) {
+			t.Errorf("it returned %v", err)
+		}
+	})
+	l.goOn()
+}
+
+// A daemon that takes a pull and says nothing of it holds up a run no longer than one that does not answer another call.
+func TestPullWhileDaemonHangs(t *testing.T) {
+	toolIn(t)
+	l := newLink(t)
+	e := through(t, l)
+	ready(t, e)
+	l.hang()
+	quick(t, "the pull", 10*time.Second, func() {
+		_, err := e.images.pull(t.Context(), must(engines.ImageName("executor-test/nothing")), "", nil)
+		unavailable(t, err, "has not answered within")
+	})
+	l.goOn()
 }

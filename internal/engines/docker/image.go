@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	imageapi "github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
@@ -33,6 +35,7 @@ type image struct {
 	entrypoint []string
 	dir        string
 	user       string
+	volumes    []string // directories that are to be volumes
 }
 
 // progress tells what is being done; as engines.Job has it.
@@ -67,17 +70,17 @@ func (m *images) get(ctx context.Context, name, platform string, tell progress) 
 			return nil, 0, m.denied(named)
 		}
 	}
-	if m.config.Pull == PullAlways {
+	if m.config.Pull == PullAlways && !byDigest {
 		if took, err = m.pull(ctx, named, platform, tell); err != nil {
 			return nil, took, err
 		}
 	}
-	got, digests, err := m.inspect(ctx, named, platform)
+	got, digests, err := m.inspect(ctx, named, platform, m.config.Pull == PullAlways && !byDigest)
 	if cerrdefs.IsNotFound(err) && m.config.Pull == PullMissing && !byDigest {
 		if took, err = m.pull(ctx, named, platform, tell); err != nil {
 			return nil, took, err
 		}
-		got, digests, err = m.inspect(ctx, named, platform)
+		got, digests, err = m.inspect(ctx, named, platform, true)
 	}
 	switch {
 	case cerrdefs.IsNotFound(err) && byDigest:
@@ -107,23 +110,27 @@ func digestsOf(named reference.Named, more []string) []string {
 	return more
 }
 
-func (m *images) inspect(ctx context.Context, named reference.Named, platform string) (*image, []string, error) {
+// inspect looks at an image. pulled: that for the platform was just pulled. So it is there, also where the daemon shows only another one by that name.
+func (m *images) inspect(ctx context.Context, named reference.Named, platform string, pulled bool) (*image, []string, error) {
 	ctx, cancel := m.daemon.bounded(ctx)
 	defer cancel()
 	var options []client.ImageInspectOption
-	if wanted := variant(m.daemon.offered(), platform); wanted != nil && versions.GreaterThanOrEqualTo(m.daemon.ClientVersion(), platformAPI) {
-		options = append(options, client.ImageInspectWithPlatform(wanted))
+	shown := true
+	if wanted := variant(m.daemon.offered(), platform); wanted != nil {
+		if shown = versions.GreaterThanOrEqualTo(m.daemon.ClientVersion(), platformAPI); shown {
+			options = append(options, client.ImageInspectWithPlatform(wanted))
+		}
 	}
 	found, err := m.daemon.ImageInspect(ctx, reference.FamiliarString(named), options...)
 	if err != nil {
 		return nil, nil, err
 	}
-	if platform != "" && !samePlatform(platform, found.Os, found.Architecture, found.Variant) {
+	if platform != "" && (shown || !pulled) && !samePlatform(platform, found.Os, found.Architecture, found.Variant) {
 		return nil, nil, fmt.Errorf("the image here is for %s/%s, not for %s: %w", found.Os, found.Architecture, platform, cerrdefs.ErrNotFound)
 	}
 	got := &image{id: found.ID}
 	if c := found.Config; c != nil {
-		got.env, got.entrypoint, got.dir, got.user = c.Env, c.Entrypoint, c.WorkingDir, c.User
+		got.env, got.entrypoint, got.dir, got.user, got.volumes = c.Env, c.Entrypoint, c.WorkingDir, c.User, slices.Collect(maps.Keys(c.Volumes))
 	}
 	digests := []string{found.ID}
 	for _, one := range found.RepoDigests {
@@ -140,16 +147,29 @@ const platformAPI = "1.49"
 // variant is a platform as the daemon has to be told of it, nil where it has not: where a name may stand for images of several platforms, as
 // in the image store of containerd. Other daemons have one image by a name.
 func variant(info *system.Info, platform string) *ocispec.Platform {
-	if platform == "" || info == nil || !slices.Contains(info.DriverStatus, [2]string{"driver-type", "io.containerd.snapshotter.v1"}) {
+	if platform == "" || !ofMany(info) {
 		return nil
 	}
-	parts := append(strings.SplitN(platform, "/", 3), "", "")
-	return &ocispec.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}
+	wanted, err := platforms.Parse(platform)
+	if err != nil {
+		return nil // which no image is for
+	}
+	return &wanted
 }
 
-func samePlatform(want, os, architecture, variant string) bool {
-	have := os + "/" + architecture
-	return want == have || variant != "" && want == have+"/"+variant
+// ofMany reports whether a name may stand for images of several platforms.
+func ofMany(info *system.Info) bool {
+	return info != nil && slices.Contains(info.DriverStatus, [2]string{"driver-type", "io.containerd.snapshotter.v1"})
+}
+
+// samePlatform reports whether an image is for a platform, whatever that is called there: x86_64 is amd64, and arm64 is arm64/v8.
+func samePlatform(platform, os, architecture, variant string) bool {
+	wanted, err := platforms.Parse(platform)
+	if err != nil {
+		return false
+	}
+	found, whole := platforms.Normalize(ocispec.Platform{OS: os, Architecture: architecture, Variant: variant}), platforms.Normalize(wanted)
+	return whole.OS == found.OS && whole.Architecture == found.Architecture && (wanted.Variant == "" || whole.Variant == found.Variant)
 }
 
 // pull is one pull, however many runs wait for it.
@@ -235,6 +255,9 @@ var errPullSlow = errors.New("the pull took too long")
 func (m *images) load(ctx context.Context, named reference.Named, platform string, say func(string, float64)) error {
 	name := reference.FamiliarString(named)
 	failed := func(err error) error {
+		if errors.Is(context.Cause(ctx), errSlow) {
+			return contracts.Errorf(contracts.EngineUnavailable, "pull the image %s: the Docker daemon at %s has not answered within %s; look at its log, and whether it reaches that registry", name, m.daemon.host, m.daemon.timeout)
+		}
 		if errors.Is(context.Cause(ctx), errPullSlow) {
 			return contracts.Errorf(contracts.ImageUnavailable, "the image %s was not pulled within %s (execution.docker.pull_timeout)", name, m.config.PullTimeout)
 		}
@@ -247,6 +270,10 @@ func (m *images) load(ctx context.Context, named reference.Named, platform strin
 	if err != nil {
 		return failed(err)
 	}
+	ctx, hang := context.WithCancelCause(ctx)
+	defer hang(nil)
+	silent := time.AfterFunc(m.daemon.timeout, func() { hang(errSlow) }) // as any call; what comes then may take its time
+	defer silent.Stop()
 	stream, err := m.daemon.ImagePull(ctx, named.String(), imageapi.PullOptions{RegistryAuth: auth, Platform: platform})
 	if err != nil {
 		return failed(err)
@@ -257,7 +284,9 @@ func (m *images) load(ctx context.Context, named reference.Named, platform strin
 	layers := newLayers(say)
 	for messages := json.NewDecoder(stream); ; {
 		var one jsonmessage.JSONMessage
-		switch err := messages.Decode(&one); {
+		err := messages.Decode(&one)
+		silent.Stop()
+		switch {
 		case err == io.EOF:
 			return nil
 		case err != nil:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	posix "path"
 	"path/filepath"
 	"regexp"
@@ -121,7 +122,8 @@ func (e *Engine) plan(job *engines.Job, spec *contracts.DockerSpec, img *image, 
 		return nil, err
 	}
 	p.placeCaches(spec.CacheMounts)
-	return p, nil
+	p.placeVolumes(e.config.TempSize)
+	return p, p.placed()
 }
 
 // bound is the limit of a contract, else the operator's, where the daemon can enforce it; 0: none. What the contract asks for and the
@@ -314,6 +316,59 @@ func (p *plan) placeCaches(list contracts.CacheMounts) {
 		}
 		p.caches = append(p.caches, cache.Name)
 	}
+}
+
+// placeVolumes puts directories in memory where the image wants volumes and the contract has nothing. Volumes would be on the daemon's disk, without
+// a bound, and could be written whatever the contract says of the root.
+func (p *plan) placeVolumes(size int64) {
+	for _, volume := range p.image.volumes {
+		at := posix.Join("/", volume)
+		_, memory := p.host.Tmpfs[at]
+		if memory || at == "/" || takenBy(at) == boot.Dir || slices.ContainsFunc(p.host.Mounts, func(m mount.Mount) bool { return m.Target == at }) {
+			continue
+		}
+		p.memory(at, size, ownedBy(p.config.User)) // runc before 1.2 leaves the mode of what is there in the image
+	}
+}
+
+// placed is nil where everything that lies below a mount of the host has its place there. Else the daemon would make it: as root, and to stay.
+func (p *plan) placed() error {
+	sources := map[string]string{} // of the mounts of the host, by target
+	targets := slices.Collect(maps.Keys(p.host.Tmpfs))
+	for _, m := range p.host.Mounts {
+		targets = append(targets, m.Target)
+		if m.Type == mount.TypeBind {
+			sources[m.Target] = m.Source
+		}
+	}
+	slices.Sort(targets) // so the last that one lies below is the one that it lies in
+	for _, at := range targets {
+		in := ""
+		for _, other := range targets {
+			if strings.HasPrefix(at, other+"/") {
+				in = other
+			}
+		}
+		source, is := sources[in]
+		if !is {
+			continue
+		}
+		if err := exists(source, strings.TrimPrefix(at, in+"/")); err != nil {
+			return contracts.Errorf(contracts.SpawnFailed, "mounts: the container has no place for what is to be at %s: that lies in %s, which is mounted at %s, and has to be there before (%s)", at, source, in, err)
+		}
+	}
+	return nil
+}
+
+// exists is nil where there is something at a path below a directory, which links do not leave.
+func exists(dir, path string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	_, err = root.Stat(path)
+	return err
 }
 
 // gpus is what the daemon is asked for; false: nothing.

@@ -1,11 +1,13 @@
 package docker
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -187,9 +189,10 @@ func TestMountsApart(t *testing.T) {
 // TestPlatformOfMany: where a name stands for the images of several platforms, the daemon is told which.
 func TestPlatformOfMany(t *testing.T) {
 	var asked []string
+	api := platformAPI
 	daemonOf := func(driver string) *daemon {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-			w.Header().Set("Api-Version", platformAPI)
+			w.Header().Set("Api-Version", api)
 			asked = append(asked, q.URL.Query().Get("platform"))
 			switch {
 			case strings.HasSuffix(q.URL.Path, "/containers/create"):
@@ -214,7 +217,7 @@ func TestPlatformOfMany(t *testing.T) {
 	}
 	named := must(engines.ImageName("python"))
 	many := daemonOf("io.containerd.snapshotter.v1")
-	if _, _, err := newImages(many, Config{}).inspect(t.Context(), named, "linux/arm64"); err != nil || len(asked) != 1 || asked[0] != `{"architecture":"arm64","os":"linux"}` {
+	if _, _, err := newImages(many, Config{}).inspect(t.Context(), named, "linux/arm64", true); err != nil || len(asked) != 1 || asked[0] != `{"architecture":"arm64","os":"linux"}` {
 		t.Errorf("%q, %v", asked, err)
 	}
 	e := &Engine{daemon: many, graves: newGraves(many, zerolog.Nop())}
@@ -225,7 +228,134 @@ func TestPlatformOfMany(t *testing.T) {
 		t.Errorf("without a platform it is told of %v", got)
 	}
 	one := daemonOf("overlay2")
-	if _, _, err := newImages(one, Config{}).inspect(t.Context(), named, "linux/arm64"); !cerrdefs.IsNotFound(err) || len(asked) != 1 || asked[0] != "" {
+	if _, _, err := newImages(one, Config{}).inspect(t.Context(), named, "linux/arm64", true); !cerrdefs.IsNotFound(err) || len(asked) != 1 || asked[0] != "" {
 		t.Errorf("%q, %v", asked, err)
+	}
+	api = "1.48" // does not show any but its own
+	old := newImages(daemonOf("io.containerd.snapshotter.v1"), Config{})
+	if _, _, err := old.inspect(t.Context(), named, "linux/arm64", false); !cerrdefs.IsNotFound(err) {
+		t.Errorf("before it was pulled: %v", err)
+	}
+	if _, _, err := old.inspect(t.Context(), named, "linux/arm64", true); err != nil || slices.Contains(asked, "linux/arm64") {
+		t.Errorf("after it was pulled: %q, %v", asked, err)
+	}
+}
+
+// TestSamePlatform: platforms have several names.
+func TestSamePlatform(t *testing.T) {
+	for _, c := range []struct {
+		wanted, architecture, variant string
+		same                          bool
+	}{
+		{"linux/amd64", "amd64", "", true}, {"linux/x86_64", "amd64", "", true}, {"linux/aarch64", "arm64", "", true}, {"linux/arm64/v8", "arm64", "", true}, {"linux/arm64/v8", "arm64", "v8", true},
+		{"linux/arm64", "arm64", "v8", true}, {"linux/arm", "arm", "v6", true}, {"linux/arm/v7", "arm", "v7", true}, {"linux/arm/v7", "arm", "", true},
+		{"linux/arm/v7", "arm", "v6", false}, {"linux/arm64", "amd64", "", false}, {"linux/arm64/v9", "arm64", "", false}, {"windows/amd64", "amd64", "", false},
+	} {
+		if got := samePlatform(c.wanted, "linux", c.architecture, c.variant); got != c.same {
+			t.Errorf("that an image for linux/%s, variant %q, is one for %s is %t", c.architecture, c.variant, c.wanted, got)
+		}
+	}
+}
+
+// TestAsked: what the daemon is asked for with graphics processors and another runtime.
+func TestAsked(t *testing.T) {
+	var asked struct{ HostConfig container.HostConfig }
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("Api-Version", oldestAPI)
+		if strings.HasSuffix(q.URL.Path, "/containers/create") {
+			asked.HostConfig = container.HostConfig{}
+			if err := json.NewDecoder(q.Body).Decode(&asked); err != nil {
+				t.Error(err)
+			}
+			w.WriteHeader(http.StatusCreated)
+			io.WriteString(w, `{"Id":"made"}`)
+		}
+	}))
+	defer server.Close()
+	d, err := connect(Config{Host: "tcp://" + server.Listener.Addr().String(), CallTimeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	e := &Engine{daemon: d, config: Default(), graves: newGraves(d, zerolog.Nop())}
+	e.config.Runtime = "runsc"
+	info := &system.Info{Runtimes: map[string]system.RuntimeWithStatus{"runsc": {}, "nvidia": {}}}
+	ask := func(gpus contracts.GPUs) container.HostConfig {
+		j := with(func(s *contracts.DockerSpec) { s.GPUs = gpus }, "out:x")
+		spec := j.Spec.(*contracts.DockerSpec)
+		if err := e.refuse(spec, info); err != nil {
+			t.Error(err)
+		}
+		p, err := e.plan(j, spec, &image{id: "sha256:1"}, info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (&warm{most: Default().Warm}).serves(p) != (gpus == "") {
+			t.Errorf("with gpus %q it is wrong whether it is made ahead", gpus)
+		}
+		if _, err := e.make(t.Context(), &p.config, &p.host, p.platform, "name"); err != nil {
+			t.Fatal(err)
+		}
+		return asked.HostConfig
+	}
+	if got := ask(""); got.Runtime != "runsc" || len(got.DeviceRequests) > 0 {
+		t.Errorf("without graphics processors: %+v", got)
+	}
+	for gpus, want := range map[contracts.GPUs]container.DeviceRequest{"all": {Count: -1}, "2": {Count: 2}, "GPU-1,GPU-2": {DeviceIDs: []string{"GPU-1", "GPU-2"}}} {
+		got := ask(gpus).DeviceRequests
+		if len(got) != 1 || got[0].Count != want.Count || !slices.Equal(got[0].DeviceIDs, want.DeviceIDs) || len(got[0].Capabilities) != 1 || !slices.Equal(got[0].Capabilities[0], []string{"gpu"}) {
+			t.Errorf("with gpus %q: %+v", gpus, got)
+		}
+	}
+	delete(info.Runtimes, "nvidia")
+	if got := contracts.AsError(e.refuse(with(func(s *contracts.DockerSpec) { s.GPUs = "all" }).Spec.(*contracts.DockerSpec), info)); got == nil || got.Code != contracts.Unsupported {
+		t.Errorf("of a daemon without any: %v", got)
+	}
+}
+
+// TestExamine: the engine is looked at by a run, which needs nothing that the operator allows or has.
+func TestExamine(t *testing.T) {
+	toolIn(t)
+	e := newEngine(t, func(c *Config) { c.Images, c.Pull = []string{"nothing"}, PullAlways })
+	found, err := e.Examine(t.Context())
+	if err != nil || found.Exit.Code != 0 || found.Exit.Signal != "" || !strings.HasPrefix(found.About, "Docker ") || !strings.Contains(found.About, " at "+e.daemon.host) {
+		t.Errorf("%+v, %v", found, err)
+	}
+	lost := newEngine(t, func(c *Config) { c.Host = "unix:///nowhere/docker.sock" })
+	if _, err := lost.Examine(t.Context()); err == nil {
+		t.Error("a daemon that is not there is well")
+	}
+}
+
+// TestLacks: what a daemon is, and what it cannot enforce.
+func TestLacks(t *testing.T) {
+	d, err := connect(Config{Host: "unix:///nowhere/docker.sock"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	e := &Engine{daemon: d}
+	full := system.Info{ServerVersion: "28.5.2", DefaultRuntime: "runc", CgroupVersion: "2", MemoryLimit: true, SwapLimit: true, CPUCfsQuota: true, PidsLimit: true, SecurityOptions: []string{"name=seccomp,profile=builtin", "name=rootless"}}
+	if got := e.about(&full); !strings.HasPrefix(got, "Docker 28.5.2 at unix:///nowhere/docker.sock, API ") || !strings.HasSuffix(got, ", cgroup v2, runtime runc, seccomp, rootless") {
+		t.Errorf("it is %q", got)
+	}
+	if got := e.lacks(&full); len(got) > 0 {
+		t.Errorf("of nothing it lacks %q", got)
+	}
+	for says, change := range map[string]func(*system.Info){
+		"memory_limit is refused":            func(i *system.Info) { i.MemoryLimit, i.SwapLimit = false, false },
+		"may use swap":                       func(i *system.Info) { i.SwapLimit = false },
+		"cpu_limit is refused":               func(i *system.Info) { i.CPUCfsQuota = false },
+		"pids_limit is refused":              func(i *system.Info) { i.PidsLimit = false },
+		"system calls are not filtered":      func(i *system.Info) { i.SecurityOptions = []string{"name=rootless"} },
+		"system calls are not filtered: the": func(i *system.Info) { i.SecurityOptions = []string{"name=seccomp,profile=unconfined"} },
+		"mounts are refused":                 func(*system.Info) { d.local = false },
+	} {
+		info := full
+		change(&info)
+		if got := e.lacks(&info); len(got) != 1 || !strings.Contains(got[0].What, says) || got[0].Mend == "" || strings.Contains(says, "pids_limit") && !strings.Contains(got[0].Mend, "rootless") {
+			t.Errorf("where %q is right, it lacks %q", says, got)
+		}
+		d.local = true
 	}
 }

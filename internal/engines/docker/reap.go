@@ -38,7 +38,7 @@ func (e *Engine) keepOrder(ctx context.Context) {
 	}
 }
 
-// names are those of the containers that an engine knows of: runs, those that wait for one, and the anchor.
+// names are a set of names, as of the containers that an engine knows of: runs, those that wait for one, and the anchor.
 type names struct{ all sync.Map }
 
 func (n *names) hold(name string)     { n.all.Store(name, true) }
@@ -75,7 +75,15 @@ func (e *Engine) reap(ctx context.Context) error {
 			alive[c.Labels[labelOwner]] = true
 		}
 	}
-	now := time.Now()
+	info, err := e.daemon.Info(bounded) // and not what it said before
+	if err != nil {
+		return err
+	}
+	// How old something is is by the daemon's clock, which is not that of the deadlines.
+	now, today := time.Now(), time.Now()
+	if at, err := time.Parse(time.RFC3339Nano, info.SystemTime); err == nil {
+		today = at
+	}
 	for _, c := range list {
 		owner, name := c.Labels[labelOwner], nameOf(c)
 		if name == "" {
@@ -88,18 +96,18 @@ func (e *Engine) reap(ctx context.Context) error {
 		// One that is overdue is left to its executor while that lives, whose clock may be another: it knows which ones it uses, and removes
 		// the rest itself.
 		late := deadline > 0 && now.After(time.Unix(deadline, 0)) && (owner == e.name || !alive[owner])
-		old := now.Sub(time.Unix(c.Created, 0)) > abandoned
+		old := today.Sub(time.Unix(c.Created, 0)) > abandoned
 		over := c.State != container.StateRunning && c.State != container.StatePaused
 		// An executor has its anchor before it makes anything else.
 		dead := !alive[owner] && (old || c.Labels[labelRole] != roleAnchor)
 		// One of our own that is not in use: its connection broke, or nobody waited for the answer of the daemon.
 		lost := owner == e.name && c.Labels[labelRole] == roleAnchor
-		if late || lost || over && (dead || old && owner != e.name) {
+		if late || lost || over && (dead || old) { // of our own, what could not be removed before
 			e.log.Info().Str("container", c.ID[:12]).Str("owner", owner).Str("run", c.Labels[labelRun]).Str("state", c.State).Msg("removing a container that was left behind")
 			e.graves.bury(c.ID, false)
 		}
 	}
-	return e.reapImages(bounded, ours, now)
+	return e.reapImages(bounded, ours, today)
 }
 
 // reapImages removes images that hold programs which no container uses.

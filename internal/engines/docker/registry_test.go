@@ -339,6 +339,23 @@ func TestCredentials(t *testing.T) {
 		run(t, e, of(image, "out:x"))
 		world.api.ImageRemove(t.Context(), image, imageapi.RemoveOptions{Force: true})
 	})
+	t.Run("by a helper of all registries, which leaves something behind", func(t *testing.T) {
+		bin := t.TempDir()
+		script := "#!/bin/sh\nread server\nsleep 20 &\necho $! > " + bin + "/pid\necho \"{\\\"ServerURL\\\":\\\"$server\\\",\\\"Username\\\":\\\"robot\\\",\\\"Secret\\\":\\\"s3cret\\\"}\"\n"
+		if err := os.WriteFile(filepath.Join(bin, "docker-credential-executor-test-store"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+		e := newEngine(t, func(c *Config) {
+			c.CredentialsDir = config(t, map[string]any{"credsStore": "executor-test-store"})
+		})
+		quick(t, "a run whose helper leaves something behind", 10*time.Second, func() { run(t, e, of(image, "out:x")) })
+		world.api.ImageRemove(t.Context(), image, imageapi.RemoveOptions{Force: true})
+		pid := must(strconv.Atoi(strings.TrimSpace(string(must(os.ReadFile(bin + "/pid"))))))
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Errorf("what the helper left: %s", err)
+		}
+	})
 	t.Run("a helper that hangs", func(t *testing.T) {
 		bin := t.TempDir()
 		script := "#!/bin/sh\necho $$ > " + bin + "/pid\nsleep 1000\n" // which it waits for
@@ -380,6 +397,9 @@ func TestImagesAllowed(t *testing.T) {
 	e = allow(digest)
 	run(t, e, of(image, "out:x"))
 	refusedWith(t, e, of(testImage, "out:x"), contracts.PolicyDenied, "policy.images")
+	refusedWith(t, e, of(other, "out:x"), contracts.PolicyDenied, "policy.images")
+	e = newEngine(t, func(c *Config) { c.Images, c.Pull = []string{digest}, PullAlways })
+	run(t, e, of(image, "out:x")) // which is there
 	refusedWith(t, e, of(other, "out:x"), contracts.PolicyDenied, "policy.images")
 	if _, err := world.api.ImageInspect(t.Context(), other); err == nil {
 		t.Error("an image was pulled that is not allowed")

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	cliconfig "github.com/docker/cli/cli/config"
+
 	"github.com/praxis-sdk/executor/internal/contracts"
 )
 
@@ -59,6 +61,49 @@ func TestTLS(t *testing.T) {
 	elsewhere(t, e)
 	stranger := newEngine(t, func(c *Config) { c.Host, c.CA = host, files["ca"] })
 	unavailable(t, stranger.Ready(t.Context()), "")
+}
+
+// TestTLSOfEnvironment: where DOCKER_TLS_VERIFY asks for TLS nothing is sent in the clear, wherever the files are.
+func TestTLSOfEnvironment(t *testing.T) {
+	host := "tcp://127.0.0.1:1"
+	for name, value := range map[string]string{"DOCKER_HOST": host, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": ""} {
+		t.Setenv(name, value)
+	}
+	was := cliconfig.Dir()
+	dir := t.TempDir()
+	cliconfig.SetDir(dir)
+	t.Cleanup(func() { cliconfig.SetDir(was) })
+	if d, err := connect(Config{}); err == nil {
+		t.Errorf("without any file it speaks to %s", d.host)
+	}
+	files := certificates(t)
+	place := func(names ...string) {
+		for _, name := range names {
+			if err := os.WriteFile(filepath.Join(dir, name+".pem"), must(os.ReadFile(files[name])), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	place("ca")
+	if got := tlsFiles(Config{}); got == nil || got.CAFile != dir+"/ca.pem" || got.CertFile != "" || got.KeyFile != "" || got.InsecureSkipVerify {
+		t.Errorf("with a certificate of the authority alone: %+v", got)
+	}
+	place("cert", "key")
+	if got := tlsFiles(Config{}); got == nil || got.CertFile != dir+"/cert.pem" || got.KeyFile != dir+"/key.pem" {
+		t.Errorf("with all: %+v", got)
+	}
+	d, err := connect(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	if got := tlsFiles(Config{Host: host}); got != nil {
+		t.Errorf("where the configuration names a daemon: %+v", got)
+	}
+	t.Setenv("DOCKER_TLS_VERIFY", "")
+	if got := tlsFiles(Config{}); got != nil {
+		t.Errorf("where nothing asks for it: %+v", got)
+	}
 }
 
 // passOn carries a connection to the daemon.

@@ -13,7 +13,7 @@ import (
 // it exactly what it would find in one that was made for it, and as it serves one run and is removed, nothing of another.
 //
 // How many there are of a kind is learnt from use: as many as there were runs of it at a time lately, which is between once and twice
-// MaxAge. What is not used for a while goes.
+// MaxAge. What is not used for a while goes, and for what was used once there is none: contracts that come with their requests may never be seen again.
 type warm struct {
 	engine *Engine
 	most   Warm
@@ -31,8 +31,9 @@ type kind struct {
 	plan    *plan
 	waiting []*box // the oldest first
 	making  int
-	busy    int // runs
-	peak    int // the most runs at a time since the time after it
+	again   bool // it was used more than once
+	busy    int  // runs
+	peak    int  // the most runs at a time since the time after it
 	since   time.Time
 	before  int // the peak of the time before that
 	used    time.Time
@@ -67,6 +68,8 @@ func (w *warm) take(p *plan) (*box, func()) {
 	if k == nil {
 		k = &kind{plan: p, since: time.Now()}
 		w.kinds[key] = k
+	} else {
+		k.again = true
 	}
 	k.busy++
 	k.used = time.Now()
@@ -90,7 +93,12 @@ func (w *warm) take(p *plan) (*box, func()) {
 }
 
 // wanted is how many of a kind are to wait. The lock is held.
-func (w *warm) wanted(k *kind) int { return min(max(k.peak, k.before), w.most.Each) }
+func (w *warm) wanted(k *kind) int {
+	if !k.again {
+		return 0
+	}
+	return min(max(k.peak, k.before), w.most.Each)
+}
 
 // fill makes what is missing of a kind, in the background. The lock is held.
 func (w *warm) fill(k *kind) {

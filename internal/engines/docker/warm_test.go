@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,17 +37,32 @@ var containerIDs = regexp.MustCompile(`[0-9a-f]{12,64}|[A-Z0-9]{26}`)
 // TestAheadIsTheSame: a tool finds in a container that was made ahead what it finds in one that was made for it.
 func TestAheadIsTheSame(t *testing.T) {
 	toolIn(t)
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Dir(root), root} {
+		os.Chmod(dir, 0o755)
+	}
+	if err := os.WriteFile(root+"/file", []byte("of the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	const cache = "executor-test.ahead"
+	t.Cleanup(func() { world.api.VolumeRemove(context.Background(), cacheVolume(cache), true) })
+	rooted := func(c *Config) { c.MountRoots = []string{root} }
 	for name, script := range map[string][]string{
+		"mount": {"read:/m/file", "stat:/m/file"}, "cache": {"stat:/cached", "stat:/work/cached", "ls:/cached"},
 		"environment": {"env"}, "limits": {"read:/proc/self/limits"}, "mounts": {"read:/proc/self/mounts"}, "rights": {"read:/proc/self/status"},
 		"root": {"ls:/"}, "home": {"ls:/work", "ls:/tmp", "ls:/run/executor", "cwd"}, "arguments": {"argv", "a", "{{args.text}}"}, "file": {"read:$ARGS_FILE", "stat:$ARGS_FILE"},
 		"stdin": {"cat"}, "devices": {"ls:/dev"}, "networks": {"read:/proc/net/dev"}, "priority": {"read:/proc/self/oom_score_adj", "read:/proc/self/sessionid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got [2]string
-			for i, e := range []*Engine{newEngine(t), ahead(t)} {
-				for n := range 2 { // of those made ahead the first is not yet
+			for i, e := range []*Engine{newEngine(t, rooted), ahead(t, rooted)} {
+				for n := range 3 { // of those made ahead the first two are not yet
 					j := with(func(s *contracts.DockerSpec) {
 						s.Env, s.MemoryLimit, s.Ulimits = contracts.Variables{"A": "b"}, 64<<20, contracts.Ulimits{"nofile": {Soft: 500, Hard: 600}}
+						s.User, s.Mounts, s.CacheMounts = "1234:99", contracts.Mounts{{Source: root, Target: "/m"}}, contracts.CacheMounts{{Name: cache, Path: "/cached"}, {Name: cache, Path: "~/cached"}}
 					}, script...)
 					j.Args, j.Context, j.Stdin, j.Passthrough = map[string]any{"text": "x y", "n": json.Number("1")}, map[string]any{"s": "t"}, []byte("input"), map[string]string{"P": "q"}
 					var stdout strings.Builder
@@ -55,10 +71,10 @@ func TestAheadIsTheSame(t *testing.T) {
 						t.Fatalf("%+v, %v", exit, err)
 					}
 					got[i] = stdout.String()
-					if was := exit.Stages == (engines.Stages{}); was != (i == 1 && n == 1) {
+					if was := exit.Stages == (engines.Stages{}); was != (i == 1 && n == 2) {
 						t.Errorf("engine %d, run %d: that it had a container made ahead is %t", i, n, was)
 					}
-					if i == 1 {
+					if i == 1 && n > 0 {
 						awaitWarm(t, e)
 					}
 				}
@@ -88,7 +104,7 @@ func TestAheadOnce(t *testing.T) {
 	toolIn(t)
 	e := ahead(t)
 	var hosts []string
-	run(t, e, tool("out:x"))
+	warmUp(t, e, func() *engines.Job { return tool("out:x") })
 	for i := range 5 {
 		awaitWarm(t, e)
 		j := tool("read:/proc/sys/kernel/hostname", "out:|", "ls:/work", "ls:/tmp", "ls:/dev/shm", "out:|", "env",
@@ -121,12 +137,25 @@ func TestAheadBounds(t *testing.T) {
 	kind := func(i int, script ...string) *engines.Job {
 		return with(func(s *contracts.DockerSpec) { s.PidsLimit = int64(100 + i) }, script...)
 	}
+	twice := func(t *testing.T, e *Engine, i int) {
+		t.Helper()
+		warmUp(t, e, func() *engines.Job { return kind(i, "out:x") })
+	}
+	made := func(e *Engine) int {
+		e.warm.mu.Lock()
+		defer e.warm.mu.Unlock()
+		return e.warm.total
+	}
 	t.Run("as many as there were at a time, and no more than allowed", func(t *testing.T) {
 		e := ahead(t, func(c *Config) { c.Warm.Each = 3 })
 		run(t, e, kind(0, "out:x"))
+		if n := made(e); n != 0 {
+			t.Errorf("of what was used once %d are made", n)
+		}
+		run(t, e, kind(0, "out:x"))
 		awaitWarm(t, e)
-		if n := e.warm.waits(); n != 1 {
-			t.Errorf("after one run %d wait", n)
+		if n := made(e); n != 1 {
+			t.Errorf("after two runs, one at a time, %d are made", n)
 		}
 		var group sync.WaitGroup
 		for range 6 {
@@ -142,8 +171,7 @@ func TestAheadBounds(t *testing.T) {
 	t.Run("of all kinds", func(t *testing.T) {
 		e := ahead(t, func(c *Config) { c.Warm.Total = 2 })
 		for i := range 5 {
-			run(t, e, kind(i, "out:x"))
-			awaitWarm(t, e)
+			twice(t, e, i)
 			if n := e.warm.waits(); n > 2 {
 				t.Errorf("%d wait", n)
 			}
@@ -156,17 +184,16 @@ func TestAheadBounds(t *testing.T) {
 	})
 	t.Run("by memory", func(t *testing.T) {
 		e := ahead(t, func(c *Config) { c.Warm.Memory = WarmCost })
-		run(t, e, kind(0, "out:x"))
-		run(t, e, kind(1, "out:x"))
-		awaitWarm(t, e)
+		twice(t, e, 0)
+		twice(t, e, 1)
 		if e.warm.most.Total != 1 || e.warm.waits() > 1 {
 			t.Errorf("%d wait", e.warm.waits())
 		}
 	})
 	t.Run("not for long", func(t *testing.T) {
 		e := ahead(t, func(c *Config) { c.Warm.MaxAge = 700 * time.Millisecond })
-		run(t, e, kind(0, "out:x"))
-		awaitWarm(t, e)
+		run(t, e, kind(1, "out:x")) // takes longest: it makes what all need
+		twice(t, e, 0)
 		enginetest.Eventually(t, "none waits", func() bool { e.warm.mu.Lock(); defer e.warm.mu.Unlock(); return len(e.warm.kinds) == 0 })
 		enginetest.Eventually(t, "none is there", func() bool {
 			return !slices.ContainsFunc(leftOf(world.api, e.name), func(s string) bool { return strings.Contains(s, roleWarm) })
@@ -210,8 +237,7 @@ func TestAheadBounds(t *testing.T) {
 	})
 	t.Run("one that has died", func(t *testing.T) {
 		e := ahead(t)
-		run(t, e, kind(0, "out:x"))
-		awaitWarm(t, e)
+		twice(t, e, 0)
 		list, err := world.api.ContainerList(t.Context(), container.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelOwner+"="+e.name), filters.Arg("label", labelRole+"="+roleWarm))})
 		if err != nil || len(list) != 1 {
 			t.Fatal(list, err)
@@ -239,7 +265,7 @@ func TestNothingLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	stopped := errors.New("the test stops it")
-	var done atomic.Int64
+	var done, killed atomic.Int64
 	one := func(i int) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
@@ -258,12 +284,14 @@ func TestNothingLeft(t *testing.T) {
 			j.Starting = func() error {
 				list, err := world.api.ContainerList(ctx, container.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelOwner+"="+e.name), filters.Arg("label", labelRun+"="+j.ID))})
 				for _, c := range list {
-					world.api.ContainerKill(ctx, c.ID, "KILL")
+					if world.api.ContainerKill(ctx, c.ID, "KILL") == nil {
+						killed.Add(1)
+					}
 				}
 				return err
 			}
 			j.ID = fmt.Sprintf("killed-%d", i)
-			j.Contract.Name = fmt.Sprintf("killed%d", i)
+			j.Spec.(*contracts.DockerSpec).PidsLimit = int64(500 + i) // like no other, and so not in one made ahead, whose labels name no run
 		case 3: // not started
 			j = tool("out:x")
 			j.Spec.Common().Command.Argv = []string{"/nowhere"}
@@ -303,6 +331,9 @@ func TestNothingLeft(t *testing.T) {
 	group.Wait()
 	if int(done.Load()) != runs {
 		t.Errorf("%d runs", done.Load())
+	}
+	if killed.Load() == 0 {
+		t.Error("the daemon killed none")
 	}
 	e.Close()
 	newEngine(t) // looks for what the killed executors were about to make

@@ -383,13 +383,15 @@ func (b *box) outOfMemory(ctx context.Context, died bool) bool {
 	happened, failed := b.daemon.Events(ctx, events.ListOptions{
 		Since: "1", Filters: filters.NewArgs(filters.Arg("container", b.id), filters.Arg("event", string(events.ActionOOM)), filters.Arg("event", string(events.ActionDie))),
 	})
-	for lacked := false; ; {
+	for lacked, dead := false, false; ; {
 		select {
-		case one := <-happened: // lack of memory comes before the death that it is the cause of
-			if one.Action == events.ActionDie {
-				return lacked && one.Actor.Attributes["exitCode"] == strconv.Itoa(killed)
+		case one := <-happened: // the two come by different ways: lack of memory before the death that it is the cause of, or after
+			if one.Action != events.ActionDie {
+				lacked = true
+			} else if dead = true; one.Actor.Attributes["exitCode"] != strconv.Itoa(killed) {
+				return false
 			}
-			if lacked = true; !died {
+			if lacked && (dead || !died) {
 				return true
 			}
 		case <-failed: //nolint:errcheck // that nothing is told is all there is to know

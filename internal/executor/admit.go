@@ -257,6 +257,20 @@ func (r *run) answered(result *contracts.Result) contracts.Settlement {
 	return contracts.Settlement{Outcome: contracts.Done}
 }
 
+// beside deals with a request while another one with its id is looked at or run here, which asks for something else. Whose the id is, is
+// what is stored: the other may be the one that is about to be refused.
+func (r *run) beside() contracts.Settlement {
+	record, err := r.executor.bus.Record(r.ctx, r.id, true)
+	if err != nil {
+		return r.interrupted(err)
+	}
+	taken := func(digest string) bool { return digest != "" && digest != r.digest }
+	if record.Result != nil && taken(record.Result.Digest) || record.Status != nil && taken(record.Status.Digest) {
+		return r.conflict()
+	}
+	return r.again("another request with this id is being looked at here")
+}
+
 // conflict refuses a request whose id belongs to another one. Only the asker is told.
 func (r *run) conflict() contracts.Settlement {
 	err := contracts.Errorf(contracts.IDConflict, "the id %s belongs to another request, which asked for something else; choose a new one", r.id)

@@ -117,7 +117,7 @@ func (e *Executor) Handle(ctx context.Context, d contracts.Delivery) (settlement
 	switch other := e.enter(r); {
 	case other == nil:
 	case other.digest != r.digest:
-		return r.conflict()
+		return r.beside()
 	case other.delivery.Seq == d.Seq: // the server took us for dead; what it hears from that run holds for this delivery as well
 		return contracts.Settlement{Outcome: contracts.Left}
 	default:

@@ -548,18 +548,7 @@ func TestMounts(t *testing.T) {
 	t.Run("something else at the last moment", func(t *testing.T) {
 		j := mounting(`{./ro: /m}`, "out:x")
 		spec := j.Spec.(*contracts.DockerSpec)
-		info, err := e.daemon.look(t.Context(), true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		img, _, err := e.images.get(t.Context(), testImage, "", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := e.plan(j, spec, img, info)
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := planned(t, e, j)
 		q, err := e.request(j, spec, p)
 		if err != nil {
 			t.Fatal(err)
@@ -617,13 +606,7 @@ func TestCaches(t *testing.T) {
 		}
 	})
 	t.Run("in a HOME of the host", func(t *testing.T) {
-		root, err := filepath.EvalSymlinks(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, dir := range []string{filepath.Dir(root), root} {
-			os.Chmod(dir, 0o755)
-		}
+		root := hostDir(t)
 		for _, dir := range []string{"home", "taken", "taken/.cache", "taken/.cache/pip"} {
 			if err := os.Mkdir(filepath.Join(root, dir), 0o777); err != nil {
 				t.Fatal(err)

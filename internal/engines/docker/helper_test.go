@@ -269,3 +269,34 @@ func othersThings(t *testing.T, used map[string]bool) (all []string) {
 	}
 	return all
 }
+
+// hostDir is an empty directory for mounts, its path without links, into which the users of containers can look.
+func hostDir(t testing.TB) string {
+	t.Helper()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Dir(root), root} {
+		os.Chmod(dir, 0o755)
+	}
+	return root
+}
+
+// planned is the plan of a job on the image of tests, which makes nothing yet.
+func planned(t *testing.T, e *Engine, j *engines.Job) *plan {
+	t.Helper()
+	info, err := e.daemon.look(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, _, err := e.images.get(t.Context(), testImage, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := e.plan(j, j.Spec.(*contracts.DockerSpec), img, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

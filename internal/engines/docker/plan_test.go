@@ -49,13 +49,7 @@ func TestReadOnly(t *testing.T) {
 // TestMountBelowReadOnly: what the host has mounted below a read-only mount cannot be written either.
 func TestMountBelowReadOnly(t *testing.T) {
 	toolIn(t)
-	root, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range []string{filepath.Dir(root), root} {
-		os.Chmod(dir, 0o755)
-	}
+	root := hostDir(t)
 	below := filepath.Join(root, "below")
 	if err := os.Mkdir(below, 0o777); err != nil {
 		t.Fatal(err)
@@ -134,13 +128,7 @@ func TestApart(t *testing.T) {
 // TestMountsApart: where the numbers of files say nothing inside, what is mounted is looked at from outside.
 func TestMountsApart(t *testing.T) {
 	toolIn(t)
-	root, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range []string{filepath.Dir(root), root} {
-		os.Chmod(dir, 0o755)
-	}
+	root := hostDir(t)
 	if err := os.Mkdir(root+"/m", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -149,18 +137,7 @@ func TestMountsApart(t *testing.T) {
 	if err := e.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	info, err := e.daemon.look(t.Context(), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, _, err := e.images.get(t.Context(), testImage, "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := e.plan(j, j.Spec.(*contracts.DockerSpec), img, info)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := planned(t, e, j)
 	p.apart = true
 	if err := p.unchanged(); err != nil {
 		t.Error(err)

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -37,13 +36,7 @@ var containerIDs = regexp.MustCompile(`[0-9a-f]{12,64}|[A-Z0-9]{26}`)
 // TestAheadIsTheSame: a tool finds in a container that was made ahead what it finds in one that was made for it.
 func TestAheadIsTheSame(t *testing.T) {
 	toolIn(t)
-	root, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range []string{filepath.Dir(root), root} {
-		os.Chmod(dir, 0o755)
-	}
+	root := hostDir(t)
 	if err := os.WriteFile(root+"/file", []byte("of the host"), 0o644); err != nil {
 		t.Fatal(err)
 	}

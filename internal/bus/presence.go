@@ -37,6 +37,7 @@ type Presence struct {
 
 	mu      sync.Mutex
 	last    *census
+	ended   bool          // Announce has ended: nobody would wait for a read that begins now
 	told    bool          // the fleet knows of us
 	many    bool          // it is a crowd
 	back    time.Time     // when the connection was made anew
@@ -53,7 +54,12 @@ func (b *Bus) Presence(state func() contracts.Presence) *Presence {
 func (p *Presence) Announce(ctx context.Context) {
 	failing := false
 	back := make(chan struct{}, 1)
-	defer p.reads.Wait()
+	defer func() {
+		p.mu.Lock()
+		p.ended = true
+		p.mu.Unlock()
+		p.reads.Wait()
+	}()
 	p.bus.OnReconnect(func() { // a server that was restarted has forgotten us
 		p.mu.Lock()
 		p.back = time.Now()
@@ -175,6 +181,10 @@ func (p *Presence) look(ctx context.Context) (*census, error) {
 	p.mu.Lock()
 	l := p.last
 	if l == nil || isClosed(l.done) && time.Since(l.read) >= presenceCache {
+		if p.ended {
+			p.mu.Unlock()
+			return &census{}, errors.New("read who is there: this executor is stopping")
+		}
 		l = &census{done: make(chan struct{})}
 		p.last = l
 		p.reads.Go(func() { p.read(l) })

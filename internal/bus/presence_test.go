@@ -119,3 +119,36 @@ func TestPresenceIsCached(t *testing.T) {
 		t.Error("not asked again")
 	}
 }
+
+// Who asks while the presence ends, or after it, leaves no read behind that nobody waits for.
+func TestPresenceEnds(t *testing.T) {
+	b := connect(t, startServer(t).URL())
+	p := b.Presence(func() contracts.Presence { return contracts.Presence{Name: b.name} })
+	ask := func() error {
+		p.mu.Lock()
+		p.last = nil // as if what was read were too old
+		p.mu.Unlock()
+		_, err := p.Fleet(t.Context())
+		return err
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			for range 5 {
+				if ask() != nil {
+					return
+				}
+			}
+			cancel()
+			for ask() == nil {
+			}
+		})
+	}
+	p.Announce(ctx)
+	asking.Wait()
+	if err := ask(); err == nil {
+		t.Error("a read after the end")
+	}
+}

@@ -317,6 +317,26 @@ func testSandboxShowsTheContractsDirectory(t *testing.T, tier string) {
 	} else if code = errorCode(err); code != contracts.PolicyDenied {
 		t.Errorf("%v", err)
 	}
+	aside := shell("dir=" + filepath.Dir(base) + "; cat $dir/" + filepath.Base(base) + "/key 2>/dev/null; echo ran")
+	aside.Contract.BaseDir = base
+	for name, needs := range map[string]func(*contracts.LocalSpec){
+		"its file": func(s *contracts.LocalSpec) {
+			s.Shell, s.Command = false, contracts.Command{Argv: []string{"./tool.sh"}}
+		},
+		"an argument": func(s *contracts.LocalSpec) { s.Command.Argv = append(s.Command.Argv, base+"/key") },
+		"a variable":  func(s *contracts.LocalSpec) { s.Env = contracts.Variables{"KEY": base + "/key"} },
+		"its cwd":     func(s *contracts.LocalSpec) { s.Cwd = base + "/" },
+	} {
+		j := shell("echo ran")
+		j.Contract.BaseDir = base
+		needs(j.Spec.(*contracts.LocalSpec))
+		if _, err := e.Run(t.Context(), j, nil, nil); errorCode(err) != contracts.PolicyDenied {
+			t.Errorf("%s is in the directory of a contract that came over the bus: %v", name, err)
+		}
+	}
+	if got, _ := output(t, e, aside); got != "ran\n" {
+		t.Errorf("a tool that does not need the directory of its contract printed %q", got)
+	}
 	j.Contract.File = filepath.Join(base, "tool.yaml")
 	var stdout strings.Builder
 	if _, err := e.Run(t.Context(), j, &stdout, nil); err != nil || stdout.String() != "2\nread-only\n" {

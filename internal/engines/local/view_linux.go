@@ -141,11 +141,33 @@ func (v *view) showContract(c *contracts.Contract, spec *contracts.LocalSpec, co
 			continue // it went away meanwhile
 		}
 		if err := showable(c, dir, resolved, config.MountRoots, config.Secrets); err != nil {
+			if c.File == "" && filepath.Clean(spec.Cwd) != dir && !startsBelow(c.BaseDir, spec) {
+				continue // `executor run FILE` names the file's directory, whether the tool has anything there or not
+			}
 			return err
 		}
 		v.plan.Binds = append(v.plan.Binds, sandbox.Bind{Source: resolved, Target: dir, Exact: true})
 	}
 	return nil
+}
+
+// startsBelow reports whether a tool needs the directory of its contract: something relative begins there, or it is named.
+func startsBelow(base string, spec *contracts.LocalSpec) bool {
+	if spec.Cwd != "" && !filepath.IsAbs(spec.Cwd) {
+		return true
+	}
+	if argv := spec.Command.Argv; len(argv) > 0 && !spec.Shell && spec.Cwd == "" && !filepath.IsAbs(argv[0]) && strings.ContainsAny(argv[0], "/{") {
+		return true // or may be, once its placeholder has a value
+	}
+	if strings.Contains(spec.Command.Text(), base) {
+		return true
+	}
+	for _, value := range spec.Env {
+		if strings.Contains(value, base) {
+			return true
+		}
+	}
+	return false
 }
 
 // look tells whether what is shown, and what is covered, is what it was: files are often replaced by others of the same name. A

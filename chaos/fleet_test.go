@@ -162,7 +162,7 @@ func (s *seat) crash() {
 	s.died()
 	// What it ran is ended by its helpers, before anybody comes and cleans up.
 	var found []string
-	if !poll(2*time.Second, func() bool { found = s.fleet.processes(s.data); return len(found) == 0 }) {
+	if !poll(5*time.Second, func() bool { found = s.fleet.processes(s.data); return len(found) == 0 }) {
 		s.fleet.mu.Lock()
 		s.fleet.left += len(found)
 		s.fleet.mu.Unlock()

@@ -246,10 +246,11 @@ func (f *fleet) leftBehind() int {
 		f.t.Errorf("left behind: %d %s: %.200q", len(found), what, found)
 	}
 	look("processes of tools", 5*time.Second, func() []string { return f.processes("") })
-	// The server takes consumers away by itself whose connection has gone, a little after it is whole again.
-	look("consumers", 30*time.Second, f.strangers)
+	// The server takes consumers away by itself whose connection has gone, a little after it is whole again; where the
+	// leader of the cluster went in the middle of that, it tries again after up to a minute.
+	look("consumers", 2*time.Minute, f.strangers)
 	f.stop()
-	look("processes of tools after the executors' end", 2*time.Second, func() []string { return f.processes("") })
-	look("files and directories", 2*time.Second, f.directories)
+	look("processes of tools after the executors' end", 10*time.Second, func() []string { return f.processes("") })
+	look("files and directories", 10*time.Second, f.directories)
 	return left
 }

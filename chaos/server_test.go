@@ -5,6 +5,7 @@ package chaos_test
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -144,16 +145,21 @@ func (f *fleet) stepDown(stream string) bool {
 	return err == nil && strings.Contains(string(reply.Data), `"success":true`)
 }
 
+// freePorts are below those that the system gives to whoever asks for any: nobody takes them while a server is away.
 func freePorts(tb testing.TB, n int) []int {
 	tb.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	var ports []int
+	for range 1000 {
+		port := 10000 + rand.IntN(20000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			tb.Fatal(err)
+			continue
 		}
 		defer l.Close() // all of them at the end, so that no two are the same
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		if ports = append(ports, port); len(ports) == n {
+			return ports
+		}
 	}
-	return ports
+	tb.Fatal("no ports are free")
+	return nil
 }

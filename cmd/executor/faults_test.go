@@ -54,7 +54,7 @@ func TestExecutorIsKilledDuringARun(t *testing.T) {
 func expectStatus(t *testing.T, nc *nats.Conn, id, want string) {
 	t.Helper()
 	var got string
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if got = types(stored(t, nc, "TOOLS_REPLY", "tools.reply."+id+".status")); got == want {
 			return
 		}
@@ -92,6 +92,8 @@ func TestRequestThatKillsItsExecutorsIsLost(t *testing.T) {
 	var mu sync.Mutex
 	stop := make(chan struct{})
 	var keeper sync.WaitGroup
+	end := sync.OnceFunc(func() { close(stop); keeper.Wait() })
+	defer end() // before the executors are ended
 	var current *instance
 	spawn := func() *instance { return startServe(t, s.URL()) }
 	current = spawn()
@@ -114,8 +116,7 @@ func TestRequestThatKillsItsExecutorsIsLost(t *testing.T) {
 	// The tool kills the executor: the parent of its parent, which is its shim.
 	run := begin(t, c, shell(`kill -9 $(awk '{print $4}' /proc/$PPID/stat); sleep 60`))
 	result := wait(t, run)
-	close(stop)
-	keeper.Wait()
+	end()
 	if result.Status != contracts.Lost || result.Error.Code != contracts.ExecutorLost || result.Attempt != 3 {
 		t.Errorf("%+v %+v", result, result.Error)
 	}

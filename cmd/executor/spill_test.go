@@ -97,7 +97,7 @@ func TestNATSIsAwayDuringAFlood(t *testing.T) {
 	run := begin(t, f.client, shell(`i=0; while [ $i -lt `+strconv.Itoa(times)+` ]; do cat `+f.file+`; i=$((i+1)); echo $i > `+f.dir+`/next; mv `+f.dir+`/next `+f.dir+`/printed
 		if [ $i = `+strconv.Itoa(pause)+` ]; then while [ ! -e `+f.dir+`/go ]; do sleep 0.01; done; fi; done`))
 	var followed atomic.Int64
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	var follower sync.WaitGroup
 	defer follower.Wait()
 	defer cancel()
@@ -237,7 +237,7 @@ func (f *flood) blocked(t *testing.T, mark string, timeout float64) *client.Run 
 // stored once NATS is back, as is the result.
 func TestTimeoutWhileNATSIsAway(t *testing.T) {
 	f := startFlood(t, "16Mi")
-	run := f.blocked(t, "5555.5", 3)
+	run := f.blocked(t, "5555.5", 8)
 	if size, _ := f.spilled(); size > 8<<20+1<<20 {
 		t.Errorf("%d bytes are on disk, of 16Mi for all runs", size)
 	}

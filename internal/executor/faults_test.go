@@ -26,7 +26,7 @@ func TestHugeTraceparent(t *testing.T) {
 // queue_timeout is about the wait for the first start: a second attempt is not late.
 func TestQueueTimeoutDoesNotEndASecondAttempt(t *testing.T) {
 	r := newRig(t)
-	result := r.ask(`{"id":"again-1","tool":"script","args":{"a":"out:go","b":"fail-after:gone"},"queue_timeout":0.5}`).result()
+	result := r.ask(`{"id":"again-1","tool":"script","args":{"a":"out:go","b":"fail-after:gone"},"queue_timeout":2}`).result()
 	if result.Status != contracts.Lost || result.Attempt != 3 {
 		t.Errorf("%s, attempt %d: %v", result.Status, result.Attempt, result.Error)
 	}

@@ -83,15 +83,15 @@ func TestEnds(t *testing.T) {
 }
 
 func TestTimeouts(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.MaxExecutionTime = time.Second })
+	r := newRig(t, func(c *Config) { c.MaxExecutionTime = 2 * time.Second })
 	for name, test := range map[string]struct{ request, want string }{
 		"of the contract": {`{"tool":"brief"}`, "200ms, the timeout of the contract"},
 		"of the request":  {`{"tool":"brief","timeout":0.1}`, "100ms, the timeout of the request"},
-		"of the executor": {strings.Replace(script("x1", "out:x", "block"), `{"`, `{"timeout":50,"`, 1), "1s, the execution.max_execution_time"},
+		"of the executor": {strings.Replace(script("x1", "out:x", "block"), `{"`, `{"timeout":50,"`, 1), "2s, the execution.max_execution_time"},
 		"a deadline":      {strings.Replace(script("x2", "out:x", "block"), `{"`, `{"deadline":"DEADLINE","`, 1), "passed while it ran"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			deadline := time.Now().Add(500 * time.Millisecond).Format(time.RFC3339Nano)
+			deadline := time.Now().Add(1500 * time.Millisecond).Format(time.RFC3339Nano)
 			result := r.ask(strings.Replace(test.request, "DEADLINE", deadline, 1)).result()
 			if result.Status != contracts.TimedOut || result.Error.Code != contracts.Timeout || !strings.Contains(result.Error.Message, test.want) {
 				t.Errorf("%+v %+v", result, result.Error)

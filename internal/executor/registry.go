@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 
 	"github.com/rs/zerolog"
@@ -21,6 +22,7 @@ import (
 type Registry struct {
 	reading     sync.Mutex // held while directories are read
 	directories []*directory
+	lookAgain   time.Duration
 
 	mu      sync.RWMutex
 	onMiss  func()
@@ -33,7 +35,7 @@ type Registry struct {
 
 // NewRegistry makes an empty one.
 func NewRegistry() *Registry {
-	return &Registry{tools: map[string][]*contracts.Contract{}, sources: map[string]string{}, stored: map[string]*registered{}}
+	return &Registry{lookAgain: lookAgain, tools: map[string][]*contracts.Contract{}, sources: map[string]string{}, stored: map[string]*registered{}}
 }
 
 // Load reads the contracts below directories and replaces what the registry held of directories. Which files count as

@@ -10,7 +10,7 @@ import (
 
 // Times of watching.
 const (
-	// lookAgain is how long a change stays unseen of which the system does not tell: on a network file system, or in a
+	// lookAgain is how long, where the registry has no other time, a change stays unseen of which the system does not tell: on a network file system, or in a
 	// directory that was put in the place of another.
 	lookAgain = 3 * time.Second
 	// quiet is how long nothing may happen before files are read, so that whoever writes them comes to an end; but not
@@ -102,7 +102,7 @@ func (w *watch) look() time.Duration {
 	if soon {
 		return max(vanished, shortBreather*took)
 	}
-	return max(lookAgain, breather*took)
+	return max(r.lookAgain, breather*took)
 }
 
 // listen has the system tell of changes in a directory and those in it. It reports whether any of them is new. One that was
@@ -121,6 +121,6 @@ func (w *watch) listen(d *directory) (added bool) {
 func (w *watch) complain(err error) {
 	if !w.complained {
 		w.complained = true
-		w.log.Warn().Err(err).Stringer("within", lookAgain).Msg("the system does not tell of changes in directories of contracts; they are looked at from time to time")
+		w.log.Warn().Err(err).Stringer("within", w.registry.lookAgain).Msg("the system does not tell of changes in directories of contracts; they are looked at from time to time")
 	}
 }

@@ -440,12 +440,17 @@ func (c Config) DaggerEngine(dataDir string) dagger.Config {
 	return config
 }
 
-// secrets are files and directories that no tool sees.
+// secrets are files and directories that no tool sees. They are absolute, because they are compared with what tools are shown.
 func (c Config) secrets(dataDir string) []string {
 	secrets := append([]string{dataDir}, c.Secrets...)
 	for _, file := range []string{c.NATS.Creds, c.NATS.NKey, c.NATS.TLS.Key, c.Execution.Docker.TLS.Key, c.Execution.Docker.Credentials} {
 		if file != "" {
 			secrets = append(secrets, file)
+		}
+	}
+	for i, secret := range secrets {
+		if absolute, err := filepath.Abs(secret); err == nil { // else there is no working directory that it could be relative to
+			secrets[i] = absolute
 		}
 	}
 	return secrets
@@ -454,11 +459,16 @@ func (c Config) secrets(dataDir string) []string {
 // LocalEngine is the part that the local engine takes.
 func (c Config) LocalEngine(dataDir string) local.Config {
 	box := c.Execution.Local.Sandbox
+	// What the other engines log in with is on this machine whether they are served or not.
+	secrets := slices.Concat(c.secrets(dataDir), docker.CredentialFiles(c.DockerEngine(dataDir)), dagger.CredentialFiles())
+	if !c.Policy.DockerSocket {
+		secrets = append(secrets, docker.Sockets(c.DockerEngine(dataDir))...)
+	}
 	return local.Config{
 		DataDir: dataDir, Path: c.Execution.Local.Path, Env: c.Execution.Local.Env, KillGrace: time.Duration(c.Execution.Local.KillGrace),
 		Commands: c.Policy.Local.Commands, Sandboxing: c.Execution.EnableSandboxing, KeepFiles: !c.Execution.CleanupTempFiles,
 		Sandbox: local.Sandbox{
-			Mode: box.Mode, MinTier: box.MinTier, Paths: box.Paths, MountRoots: c.Policy.Mounts, Secrets: c.secrets(dataDir), User: box.User,
+			Mode: box.Mode, MinTier: box.MinTier, Paths: box.Paths, MountRoots: c.Policy.Mounts, Secrets: secrets, User: box.User,
 			WorkSize: int64(box.WorkSize), TempSize: int64(box.TmpSize), SharedSize: int64(box.ShmSize), FileSize: int64(box.FileSize), OpenFiles: int64(box.OpenFiles),
 			PidsLimit: box.PidsLimit, MemoryLimit: int64(box.Memory),
 		},

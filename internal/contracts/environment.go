@@ -90,7 +90,7 @@ func (e Environment) Variables() ([]string, error) {
 	if e.ArgsEnv == ArgsRaw {
 		for _, name := range e.Declared {
 			_, taken := vars[name]
-			if value := e.Args[name]; value != nil && !taken && variableName.MatchString(name) && !reserved(name) {
+			if value := e.Args[name]; value != nil && !taken && variableName.MatchString(name) && !ReservedVariable(name) {
 				add(name, Text(value))
 			}
 		}
@@ -128,6 +128,7 @@ var reservedNames = []string{"PATH", "HOME", "SHELL", "USER", "LOGNAME", "TMPDIR
 var reservedPrefixes = []string{"LD_", "DYLD_", "PYTHON", "PERL", "GIT_", "BASH_FUNC_", "GLIBC_", "MALLOC_", "CORECLR_", "COR_", "NPM_CONFIG_", "npm_config_", "PIP_",
 	"ARG_", "CONTEXT_"}
 
-func reserved(name string) bool {
+// ReservedVariable reports whether a variable changes how programs are found, loaded or run.
+func ReservedVariable(name string) bool {
 	return slices.Contains(reservedNames, name) || slices.ContainsFunc(reservedPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }

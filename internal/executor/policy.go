@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
 )
 
 // ownVariables are given to every tool by its engine; a contract that passes them through gets those, not the
@@ -85,28 +86,27 @@ func (p Policy) checkMount(c *contracts.Contract, m contracts.Mount) error {
 	if !filepath.IsAbs(source) {
 		source = filepath.Join(c.BaseDir, source)
 	}
-	source, err := filepath.EvalSymlinks(source)
-	if err != nil {
+	resolved, err := filepath.EvalSymlinks(source)
+	if err == nil && strings.HasSuffix(resolved, "/docker.sock") && p.DockerSocket {
+		return nil
+	}
+	switch {
+	case err != nil && (c.File != "" || belowAny(p.Mounts, source)): // else who asks would learn what this machine has
 		return contracts.Errorf(contracts.PolicyDenied, "mounts: %s: it must be there before it can be mounted (%s)", m.Source, err)
+	case err != nil || !engines.BelowRoots(p.Mounts, resolved, false):
+		return contracts.Errorf(contracts.PolicyDenied, "mounts: %s is not below a directory that this executor may mount; its operator can allow it by policy.mounts", m.Source)
+	case m.Mode == "rw" && !engines.BelowRoots(p.Mounts, resolved, true):
+		return contracts.Errorf(contracts.PolicyDenied, "mounts: %s may be read only on this executor; its operator can allow writing by policy.mounts: [%s:rw]", m.Source, source)
 	}
-	if strings.HasSuffix(source, "/docker.sock") && p.DockerSocket {
-		return nil
-	}
-	for _, root := range p.Mounts {
-		root, writable := strings.CutSuffix(root, ":rw")
-		resolved, err := filepath.EvalSymlinks(root)
-		if err != nil {
-			continue
-		}
-		if below, err := filepath.Rel(resolved, source); err != nil || !filepath.IsLocal(below) {
-			continue
-		}
-		if m.Mode == "rw" && !writable {
-			return contracts.Errorf(contracts.PolicyDenied, "mounts: %s may be read only on this executor; its operator can allow writing by policy.mounts: [%s:rw]", m.Source, root)
-		}
-		return nil
-	}
-	return contracts.Errorf(contracts.PolicyDenied, "mounts: %s is not below a directory that this executor may mount; its operator can allow it by policy.mounts", m.Source)
+	return nil
+}
+
+// belowAny reports whether a path is named as one below the roots, which are as policy.mounts has them, whether it is there or not.
+func belowAny(roots []string, path string) bool {
+	return slices.ContainsFunc(roots, func(root string) bool {
+		below, err := filepath.Rel(strings.TrimSuffix(root, ":rw"), path)
+		return err == nil && filepath.IsLocal(below)
+	})
 }
 
 // passthrough are the variables that a contract passes on, as far as they are set.

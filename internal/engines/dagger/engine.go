@@ -71,7 +71,7 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	if len(config.Limits) > 0 {
 		log.Warn().Strs("limits", config.Limits).Msg("the Dagger engine cannot enforce execution.dagger.resource_limits; its tools run without")
 	}
-	return &Engine{config: config, log: log, secrets: secretsOf(config), files: own, sessions: newSessions(config, log)}, nil
+	return &Engine{config: config, log: log, secrets: slices.Concat(config.Secrets, CredentialFiles()), files: own, sessions: newSessions(config, log)}, nil
 }
 
 // Tier is how far tools are kept apart from the host.

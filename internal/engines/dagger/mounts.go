@@ -36,7 +36,7 @@ type mount struct {
 func (e *Engine) mountsOf(c *contracts.Contract, spec *contracts.DaggerSpec) (list []mount, err error) {
 	for _, m := range spec.Mounts {
 		if source, is := e.daemon(c, m); is {
-			if err := engines.SecretInMount(e.secrets, m.Source, source); err != nil {
+			if err := engines.SecretInMount(e.secrets, m.Source, source, false); err != nil {
 				return list, err
 			}
 			list = append(list, mount{source: source, target: m.Target, socket: true})
@@ -46,7 +46,7 @@ func (e *Engine) mountsOf(c *contracts.Contract, spec *contracts.DaggerSpec) (li
 		if err != nil {
 			return list, err
 		}
-		if err := engines.SecretInMount(e.secrets, m.Source, source); err != nil {
+		if err := engines.SecretInMount(e.secrets, m.Source, source, writable); err != nil {
 			return list, err
 		}
 		one := mount{source: source, target: m.Target, writable: writable}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -20,12 +19,14 @@ import (
 // hub is the name under which the docker command keeps the credentials of Docker Hub.
 const hub = "https://index.docker.io/v1/"
 
-// secretsOf are the files and directories that no tool sees: those that the operator names, and the credentials of the engine itself, from
-// the environment and the docker command too.
-func secretsOf(config Config) []string {
-	list := slices.Clone(config.Secrets)
+// CredentialFiles are the files and directories with the credentials of the engine itself, from the environment and the docker
+// command too. No tool sees them.
+func CredentialFiles(config Config) (list []string) {
 	if files := tlsFiles(config); files != nil && files.KeyFile != "" {
 		list = append(list, files.KeyFile)
+		if key, err := filepath.Abs(files.KeyFile); err == nil {
+			list[0] = key
+		}
 	}
 	if config.CredentialsDir != "" {
 		return append(list, config.CredentialsDir)

@@ -267,12 +267,29 @@ func tidy(err error) string {
 // socketOf reports whether a resolved path is a socket of a Docker daemon.
 func socketOf(path string) bool { return filepath.Base(path) == "docker.sock" }
 
+// socketsOf are where the sockets of a daemon, and of the one of the system, are.
+func socketsOf(host string) []string {
+	if socket, local := strings.CutPrefix(host, "unix://"); local {
+		return []string{socket, defaultSocket}
+	}
+	return []string{defaultSocket}
+}
+
+// Sockets are those of daemons on this machine that the engine, or the docker command, would use. Who gets at one is root.
+func Sockets(config Config) []string {
+	sockets := socketsOf(cmp.Or(config.Host, os.Getenv(client.EnvOverrideHost)))
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		sockets = append(sockets, filepath.Join(dir, "docker.sock")) // of a rootless one
+	}
+	return sockets
+}
+
 // socketIn reports whether a resolved path is the socket of this daemon, or of one by its name, or a directory that holds it.
 func (d *daemon) socketIn(path string) bool {
 	if socketOf(path) {
 		return true
 	}
-	for _, socket := range []string{strings.TrimPrefix(d.host, "unix://"), defaultSocket} {
+	for _, socket := range socketsOf(d.host) {
 		if socket, err := filepath.EvalSymlinks(socket); err == nil {
 			if below, err := filepath.Rel(path, socket); err == nil && filepath.IsLocal(below) {
 				return true

@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,7 +79,7 @@ func New(config Config, log zerolog.Logger) (*Engine, error) {
 	}
 	random := make([]byte, 6)
 	rand.Read(random)
-	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d, held: &names{}, secrets: secretsOf(config)}
+	e := &Engine{config: config, log: log, name: "executor-" + hex.EncodeToString(random), daemon: d, held: &names{}, secrets: slices.Concat(config.Secrets, CredentialFiles(config))}
 	e.images = newImages(d, config)
 	e.graves = newGraves(d, log)
 	e.background, e.stop = context.WithCancel(context.Background())

@@ -217,7 +217,7 @@ func (e *Engine) placeMounts(p *plan, c *contracts.Contract, spec *contracts.Doc
 		if !e.config.DockerSocket && e.daemon.socketIn(source) {
 			return contracts.Errorf(contracts.PolicyDenied, "mounts: %s is or holds the socket of the Docker daemon, with which a tool would be root on its machine; the operator can allow it by policy.docker_socket", m.Source)
 		}
-		if err := engines.SecretInMount(e.secrets, m.Source, source); err != nil {
+		if err := engines.SecretInMount(e.secrets, m.Source, source, writable); err != nil {
 			return err
 		}
 		if !e.daemon.local {

@@ -3,8 +3,10 @@ package local
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
@@ -39,6 +41,20 @@ func (e *Engine) allow(see *view, command string, shell bool) (string, error) {
 		}
 	}
 	return "", contracts.Errorf(contracts.PolicyDenied, "%s is not in policy.local.commands of this executor; its operator can %s", what, hint)
+}
+
+// unswayed refuses, where the operator has a list, variables of a contract that came over the bus which would have a program of the
+// list do the work of another one, as LD_PRELOAD does. An error has the code policy_denied.
+func (e *Engine) unswayed(c *contracts.Contract, spec *contracts.LocalSpec) error {
+	if len(e.config.Commands) == 0 || c.File != "" {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(spec.Env)) {
+		if contracts.ReservedVariable(name) {
+			return contracts.Errorf(contracts.PolicyDenied, "env: %s changes how programs are found, loaded or run, and this executor has a list of what may be (policy.local.commands): only a contract in its tools.directories may set it; leave it out", name)
+		}
+	}
+	return nil
 }
 
 // listed reports whether a list has a file: by its name, or a directory that it lies in, which is written with a slash at its

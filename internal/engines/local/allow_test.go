@@ -31,6 +31,27 @@ func lay(t *testing.T, dir string, entries map[string]string) {
 	}
 }
 
+// A contract from the bus cannot have a program of the list do what it likes; the operator's own may.
+func TestAllowedCommandsAreNotSwayed(t *testing.T) {
+	eachTier(t, func(t *testing.T, tier func(*Config)) {
+		for name, list := range map[string][]string{"no list": nil, "a list": {"/bin/echo"}} {
+			e := newEngine(t, tier, func(config *Config) { config.Commands = list })
+			for _, variable := range []string{"LD_PRELOAD", "PATH", "PYTHONPATH", "BASH_ENV", "PLAIN"} {
+				j := job("/bin/echo")
+				j.Spec.Common().Env = contracts.Variables{variable: "/nothing"}
+				_, err := e.Run(t.Context(), j, nil, nil)
+				if denied := errorCode(err) == contracts.PolicyDenied && strings.Contains(err.Error(), variable); denied != (list != nil && variable != "PLAIN") {
+					t.Errorf("%s, %s: %v", name, variable, err)
+				}
+				j.Contract.File = "/tools/x.yaml"
+				if _, err := e.Run(t.Context(), j, nil, nil); err != nil {
+					t.Errorf("%s, the operator's contract with %s: %v", name, variable, err)
+				}
+			}
+		}
+	})
+}
+
 func TestAllowedCommands(t *testing.T) {
 	dir := openDir(t)
 	lay(t, dir, map[string]string{

@@ -275,7 +275,10 @@ func (e *Engine) Run(ctx context.Context, job *engines.Job, stdout, stderr io.Wr
 	if start.Path, start.Argv, err = command(job, spec, see, start.Dir, env); err != nil {
 		return exit, err
 	}
-	if start.Path, err = e.allow(see, start.Path, spec.Shell); err != nil {
+	if start.Path, err = e.allow(see, start.Path, spec.Shell); err == nil {
+		err = e.unswayed(job.Contract, spec)
+	}
+	if err != nil {
 		return exit, err
 	}
 	if err = fits(start.Argv, start.Env); err != nil {

@@ -124,12 +124,7 @@ const mostParts = 2000
 // carve takes apart directories that hold secrets: what else is in them is shown, each by itself, and they cannot be listed. A
 // tool does not see what is put there later.
 func (v *view) carve(secrets []string) error {
-	var inside []string
-	for _, secret := range secrets {
-		if resolved, err := filepath.EvalSymlinks(secret); err == nil {
-			inside = append(inside, resolved)
-		}
-	}
+	inside := resolvedOf(secrets)
 	binds := v.plan.Binds
 	v.plan.Binds = nil
 	for len(binds) > 0 {

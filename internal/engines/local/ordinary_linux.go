@@ -1,8 +1,6 @@
 package local
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -27,6 +25,7 @@ type bare struct {
 	space *space
 }
 
+// bareCaches is where all runs without a sandbox have their caches, also those of an engine that has none.
 const bareCaches = "caches-unsandboxed"
 
 // spaceFor is where the directories of a run are. An error has the code engine_unavailable.
@@ -38,12 +37,6 @@ func (e *Engine) spaceFor(spec *contracts.LocalSpec) (*space, error) {
 	defer e.bare.mu.Unlock()
 	if e.bare.space == nil {
 		space, err := openSpace(e.config, e.log)
-		if err == nil {
-			space.caches = filepath.Join(filepath.Dir(space.caches), bareCaches)
-			if err = os.MkdirAll(space.caches, 0o700); err != nil {
-				space.close()
-			}
-		}
 		if err != nil {
 			return nil, contracts.Errorf(contracts.EngineUnavailable, "the directory for runs without a sandbox: %s", err)
 		}

@@ -3,6 +3,7 @@ package local
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/praxis-sdk/executor/internal/engines/local/sandbox"
@@ -26,25 +27,50 @@ func placesOf(binds []sandbox.Bind) (list []place) {
 // the run is to see, lie in a secret; what else does is not shown at all (see engines.WithinSecret).
 func (v *view) cover(secrets []string, empty string) {
 	all := placesOf(v.plan.Binds)
-	for _, secret := range secrets {
-		resolved, err := filepath.EvalSymlinks(secret)
-		if err != nil {
-			continue
-		}
-		info, err := os.Stat(resolved)
-		if err != nil {
-			continue
+	there := resolvedOf(secrets)
+	for _, secret := range there {
+		if slices.ContainsFunc(there, func(other string) bool { return other != secret && within(other, secret) }) {
+			continue // that is covered, and nothing is below
 		}
 		for _, p := range all {
-			below, inside := strings.CutPrefix(resolved, strings.TrimSuffix(p.source, "/")+"/")
-			if !inside {
-				continue
+			if below, err := filepath.Rel(p.source, secret); err == nil && filepath.IsLocal(below) && below != "." {
+				v.coverBelow(p, below, empty)
 			}
-			over := sandbox.Bind{Source: empty, Target: filepath.Join(p.at, below)}
-			if !info.IsDir() {
-				over.Source = "/dev/null"
-			}
-			v.plan.Binds, v.covered = append(v.plan.Binds, over), append(v.covered, resolved)
 		}
 	}
+}
+
+// coverBelow covers a secret in what is shown, or the first directory above it that the tool's user cannot enter: nor can who
+// makes the sandbox, being that user outside.
+func (v *view) coverBelow(p place, secret, empty string) {
+	if info, err := os.Stat(p.source); err != nil || !v.mayExecute(p.source, info) {
+		return // nobody sees anything below
+	}
+	hidden, over := p.source, sandbox.Bind{Source: empty, Target: p.at}
+	for name := range strings.SplitSeq(secret, "/") {
+		hidden, over.Target = filepath.Join(hidden, name), filepath.Join(over.Target, name)
+		info, err := os.Stat(hidden)
+		if err != nil {
+			return // it went away meanwhile
+		}
+		if !info.IsDir() {
+			over.Source = "/dev/null"
+		} else if !v.mayExecute(hidden, info) {
+			break
+		}
+	}
+	if slices.Contains(v.plan.Binds, over) {
+		return
+	}
+	v.plan.Binds, v.covered = append(v.plan.Binds, over), append(v.covered, hidden)
+}
+
+// resolvedOf are secrets without links, as far as they are there, each once.
+func resolvedOf(secrets []string) (list []string) {
+	for _, secret := range secrets {
+		if resolved, err := filepath.EvalSymlinks(secret); err == nil && !slices.Contains(list, resolved) {
+			list = append(list, resolved)
+		}
+	}
+	return list
 }

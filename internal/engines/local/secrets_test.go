@@ -14,7 +14,7 @@ import (
 // Secrets are not seen wherever they lie in what is shown, by whatever way it is shown.
 func TestSecretsAreNotSeen(t *testing.T) {
 	dir := t.TempDir()
-	for _, d := range []string{dir, dir + "/a", dir + "/a/hidden", dir + "/a/open"} {
+	for _, d := range []string{dir, dir + "/a", dir + "/a/hidden", dir + "/a/open", dir + "/a/open/open", dir + "/a/closed", dir + "/b"} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -22,17 +22,20 @@ func TestSecretsAreNotSeen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, f := range []string{"/a/password", "/a/hidden/token", "/a/open/shown"} {
+	for _, f := range []string{"/a/password", "/a/hidden/token", "/a/open/shown", "/a/open/open/shown", "/a/closed/key"} {
 		if err := os.WriteFile(dir+f, []byte("content-of-"+filepath.Base(f)+"\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
+	if err := os.Chmod(dir+"/a/closed", 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Symlink(dir+"/a", dir+"/link"); err != nil {
 		t.Fatal(err)
 	}
-	const read = `for d in "$@"; do cat $d/password $d/hidden/token $d/open/shown; done 2>/dev/null; exit 0`
+	const read = `for d in "$@"; do cat $d/password $d/hidden/token $d/open/shown $d/closed/key; done 2>/dev/null; exit 0`
 	secrets := func(c *Config) {
-		c.Sandbox.Secrets = []string{dir + "/link/password", dir + "/a/hidden", dir + "/not-there"}
+		c.Sandbox.Secrets = []string{dir + "/link/password", dir + "/a/hidden", dir + "/b/not/there", dir + "/a/hidden/token", dir + "/a/closed/key"}
 		c.Sandbox.MountRoots = []string{dir + ":rw"}
 	}
 	for _, c := range []struct {
@@ -53,6 +56,9 @@ func TestSecretsAreNotSeen(t *testing.T) {
 		{"the contract's directory is one", nil, dir + "/a/hidden", "", dir + "/a", ""},
 		{"a mount", nil, "", dir + "/a", "/mnt", "content-of-shown\n"},
 		{"a mount by a link", nil, "", dir + "/link", "/mnt", "content-of-shown\n"},
+		{"a mount to write", nil, "", dir + "/a:rw", "/mnt", ""},
+		{"a mount to write, where one may come to be", nil, "", dir + "/b:rw", "/mnt", ""},
+		{"a mount to write below", nil, "", dir + "/a/open:rw", "/mnt", "content-of-shown\n"},
 		{"a mount of one", nil, "", dir + "/a/hidden", "/mnt", ""},
 		{"a mount of a file", nil, "", dir + "/link/password", "/mnt", ""},
 		{"a mount out of one", nil, "", dir + "/a/hidden/token", "/mnt", ""},
@@ -63,8 +69,8 @@ func TestSecretsAreNotSeen(t *testing.T) {
 			if c.base != "" {
 				j.Contract.BaseDir, j.Contract.File = c.base, c.base+"/tool.yaml"
 			}
-			if c.mount != "" {
-				j.Spec.Common().Mounts = contracts.Mounts{{Source: c.mount, Target: "/mnt", Mode: "rw"}}
+			if source, mode, _ := strings.Cut(c.mount, ":"); source != "" {
+				j.Spec.Common().Mounts = contracts.Mounts{{Source: source, Target: "/mnt", Mode: mode}}
 			}
 			var stdout strings.Builder
 			_, err := e.Run(t.Context(), j, &stdout, nil)

@@ -199,7 +199,7 @@ func showable(c *contracts.Contract, dir, resolved string, roots, secrets []stri
 	if slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/") || strings.HasPrefix(dir, sandbox.Home+"/") && strings.HasPrefix(dir, sandbox.ArgsFile) {
 		return contracts.Errorf(contracts.SpawnFailed, "the directory %s of the contract cannot be shown to a tool in a sandbox, where %s is another one; keep tools in a directory of their own", dir, dir)
 	}
-	if secret := engines.WithinSecret(secrets, dir); secret != "" {
+	if secret := engines.WithinSecret(secrets, resolved); secret != "" {
 		return engines.SecretError("the directory "+dir+" of the contract", secret)
 	}
 	if c.File != "" { // the operator's own
@@ -216,8 +216,13 @@ func (v *view) mountSource(c *contracts.Contract, m contracts.Mount, roots, secr
 	if source, writable, err = engines.MountSource(c, m, roots); err != nil {
 		return "", false, err
 	}
-	if secret := engines.WithinSecret(secrets, source); secret != "" {
-		return "", false, engines.SecretError("mounts: "+m.Source, secret)
+	if writable {
+		err = engines.SecretInMount(secrets, m.Source, source, true)
+	} else if secret := engines.WithinSecret(secrets, source); secret != "" {
+		err = engines.SecretError("mounts: "+m.Source, secret)
+	}
+	if err != nil {
+		return "", false, err
 	}
 	for _, taken := range reserved {
 		if m.Target == taken && taken != sandbox.Temp {

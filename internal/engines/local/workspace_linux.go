@@ -22,7 +22,8 @@ import (
 //	<data>/runs/<executor>/lock       held while the executor lives
 //	<data>/runs/<executor>/<run>/     one run: work (its HOME, and cwd where it names none), tmp, args.json
 //	<data>/runs/<executor>/root       empty: where sandboxes mount their root
-//	<data>/caches/<name>/             named caches, shared by all runs; caches-<user> where tools have a user of their own
+//	<data>/caches/<name>/             named caches, shared by all runs; caches-<user> where tools have a user of their own,
+//	                                  and caches-unsandboxed where there is no sandbox
 //
 // Making and removing directories is most of what a short run costs on some file systems. They are made ahead, and those
 // that a run did not touch at all serve the next one; untouched_linux.go has how that is known.
@@ -61,7 +62,7 @@ func openSpace(config Config, log zerolog.Logger) (*space, error) {
 		return nil, err
 	}
 	runs := filepath.Join(data, "runs")
-	s := &space{caches: filepath.Join(data, "caches"), keep: config.KeepFiles, log: log, owner: -1}
+	s := &space{caches: filepath.Join(data, bareCaches), keep: config.KeepFiles, log: log, owner: -1}
 	_, err = os.Stat(data)
 	s.created = errors.Is(err, os.ErrNotExist)
 	for _, dir := range []string{runs, s.caches} {
@@ -130,12 +131,13 @@ func reap(runs string, log zerolog.Logger) {
 // sandboxed makes the directories serve tools in sandboxes, which are that user outside; below 0: the executor's own.
 func (s *space) sandboxed(user int) error {
 	s.root, s.owner = filepath.Join(s.dir, rootName), user
+	caches := "caches"
 	if user >= 0 {
-		// Files of one user are of no use to the other.
-		s.caches = filepath.Join(filepath.Dir(s.caches), fmt.Sprintf("caches-%d", user))
-		if err := os.MkdirAll(s.caches, 0o700); err != nil {
-			return err
-		}
+		caches = fmt.Sprintf("caches-%d", user) // files of one user are of no use to the other
+	}
+	s.caches = filepath.Join(filepath.Dir(s.caches), caches)
+	if err := os.MkdirAll(s.caches, 0o700); err != nil {
+		return err
 	}
 	if err := os.Mkdir(s.root, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
@@ -148,7 +150,7 @@ func (s *space) ordinary() {
 	s.filler.Wait()
 	s.mu.Lock()
 	ready := s.ahead
-	s.ahead, s.owner, s.shared, s.caches = nil, -1, false, filepath.Join(filepath.Dir(s.caches), "caches")
+	s.ahead, s.owner, s.shared, s.caches = nil, -1, false, filepath.Join(filepath.Dir(s.caches), bareCaches)
 	s.mu.Unlock()
 	for _, w := range ready {
 		w.destroy()

@@ -408,7 +408,7 @@ func TestCaches(t *testing.T) {
 	start := func() *Engine { return newEngine(t, func(c *Config) { c.DataDir = data }) } // ends with this test, not a part of it
 	e := start()
 	pip := contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}, {Name: "go", Path: "~/go"}}
-	store := filepath.Join(data, "caches", "pip")
+	store := filepath.Join(data, bareCaches, "pip")
 
 	t.Run("persist between runs and executors, and only they", func(t *testing.T) {
 		run(t, e, cached(t, pip, "write:$HOME/.cache/pip/wheel:of the first", "write:$HOME/.cache/other:x", "write:$HOME/go/mod:m"))
@@ -431,7 +431,7 @@ func TestCaches(t *testing.T) {
 		}
 	})
 	t.Run("a tool that removes the cache itself", func(t *testing.T) {
-		run(t, e, cached(t, contracts.CacheMounts{{Name: "other", Path: "~/c"}}, "rm:"+filepath.Join(data, "caches", "other")))
+		run(t, e, cached(t, contracts.CacheMounts{{Name: "other", Path: "~/c"}}, "rm:"+filepath.Join(data, bareCaches, "other")))
 		if got := run(t, e, cached(t, contracts.CacheMounts{{Name: "other", Path: "~/c"}}, "ls:$HOME/c")); got != "" {
 			t.Errorf("the cache holds %q", got)
 		}
@@ -477,7 +477,7 @@ func TestArgumentsAreNotReadableByOthers(t *testing.T) {
 
 func TestNewCleansUpAfterItself(t *testing.T) {
 	data := t.TempDir()
-	if err := os.WriteFile(filepath.Join(data, "caches"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(data, bareCaches), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := New(Config{DataDir: data}, zerolog.Nop()); errorCode(err) != contracts.EngineUnavailable {

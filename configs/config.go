@@ -456,6 +456,20 @@ func (c Config) secrets(dataDir string) []string {
 	return secrets
 }
 
+// WritableTools are the roots of policy.mounts, as it has them, where tools may write contracts or programs of the operator's: they lie in,
+// are, or hold a directory of tools.directories or policy.local.commands.
+func (c Config) WritableTools() (list []string) {
+	trusted := slices.Concat(c.Tools.Directories, c.Policy.Local.Commands)
+	for _, entry := range c.Policy.Mounts {
+		if root, writable := strings.CutSuffix(entry, ":rw"); writable && slices.ContainsFunc(trusted, func(dir string) bool {
+			return engines.WithinSecret([]string{dir}, root) != "" || engines.HoldsSecret([]string{dir}, root, true) != ""
+		}) {
+			list = append(list, entry)
+		}
+	}
+	return list
+}
+
 // LocalEngine is the part that the local engine takes.
 func (c Config) LocalEngine(dataDir string) local.Config {
 	box := c.Execution.Local.Sandbox

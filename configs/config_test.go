@@ -13,6 +13,8 @@ import (
 
 	"github.com/praxis-sdk/executor/internal/bus"
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines/dagger"
+	"github.com/praxis-sdk/executor/internal/engines/docker"
 	"github.com/praxis-sdk/executor/internal/engines/local"
 	"github.com/praxis-sdk/executor/internal/executor"
 )
@@ -395,15 +397,18 @@ policy: {shell: true, mounts: ["/data:rw"], local: {commands: [/bin/sh, /opt/], 
 	c.Secrets = []string{"/etc/executor.yaml"}
 	c.Execution.Docker.TLS.Key, c.Execution.Docker.Credentials = "/docker/key.pem", "/docker/credentials"
 	engine := local.Config{DataDir: "/data", Path: "/bin", Env: map[string]string{"A": "b"}, KillGrace: 7e9, Sandboxing: false, KeepFiles: true, Commands: []string{"/bin/sh", "/opt/"}, Sandbox: local.DefaultSandbox()}
-	engine.Sandbox.MountRoots, engine.Sandbox.Secrets = []string{"/data:rw"}, []string{"/data", "/etc/executor.yaml", "/creds", "/docker/key.pem", "/docker/credentials"}
+	named := []string{"/data", "/etc/executor.yaml", "/creds", "/docker/key.pem", "/docker/credentials"}
+	engine.Sandbox.MountRoots, engine.Sandbox.Secrets = []string{"/data:rw"}, slices.Concat(named, docker.CredentialFiles(c.DockerEngine("/data")), dagger.CredentialFiles(), []string{"/var/run/docker.sock"})
+	t.Setenv("DOCKER_HOST", "")
+	t.Setenv("XDG_RUNTIME_DIR", "")
 	engine.Sandbox.Mode, engine.Sandbox.MinTier, engine.Sandbox.Paths, engine.Sandbox.User = "namespaces", "none", []string{"/opt"}, 1234
 	engine.Sandbox.WorkSize, engine.Sandbox.TempSize, engine.Sandbox.SharedSize, engine.Sandbox.FileSize, engine.Sandbox.OpenFiles = 4<<20, 1<<20, 2<<20, 3<<20, 128
 	engine.Sandbox.PidsLimit, engine.Sandbox.MemoryLimit = 9, 4<<20
 	if got := c.LocalEngine("/data"); !reflect.DeepEqual(got, engine) {
 		t.Errorf("LocalEngine: got %+v, want %+v", got, engine)
 	}
-	if got := c.DockerEngine("/data").Secrets; !reflect.DeepEqual(got, engine.Sandbox.Secrets) {
-		t.Errorf("the Docker engine hides %q, want %q", got, engine.Sandbox.Secrets)
+	if got := c.DockerEngine("/data").Secrets; !reflect.DeepEqual(got, named) {
+		t.Errorf("the Docker engine hides %q, want %q", got, named)
 	}
 	c.Policy.Images, c.Execution.Docker.Runtime = []string{"python"}, "runsc"
 	for i := range 3 { // one allows nothing of the others
@@ -413,8 +418,8 @@ policy: {shell: true, mounts: ["/data:rw"], local: {commands: [/bin/sh, /opt/], 
 			t.Errorf("the Docker engine has %+v of %+v", got, c.Policy)
 		}
 	}
-	if got := c.DaggerEngine("/data").Secrets; !reflect.DeepEqual(got, engine.Sandbox.Secrets) {
-		t.Errorf("the Dagger engine hides %q, want %q", got, engine.Sandbox.Secrets)
+	if got := c.DaggerEngine("/data").Secrets; !reflect.DeepEqual(got, named) {
+		t.Errorf("the Dagger engine hides %q, want %q", got, named)
 	}
 }
 
@@ -481,4 +486,46 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What no tool sees is known by its whole name, also where it is called by another.
+func TestSecretsAreAbsolute(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	c := Default()
+	c.NATS.Creds, c.NATS.NKey, c.NATS.TLS.Key, c.Execution.Docker.Credentials = "nats.creds", "./nkey", "../key.pem", "docker"
+	t.Setenv("DOCKER_CERT_PATH", "certs")
+	t.Setenv("DOCKER_HOST", "unix:///run/other.sock")
+	t.Setenv("XDG_RUNTIME_DIR", "/run/user/7")
+	got := c.LocalEngine("data").Sandbox.Secrets
+	for _, want := range []string{dir + "/data", dir + "/nats.creds", dir + "/nkey", filepath.Dir(dir) + "/key.pem", dir + "/docker", "/run/other.sock", "/var/run/docker.sock", "/run/user/7/docker.sock"} {
+		if !slices.Contains(got, want) {
+			t.Errorf("%s is shown: %q", want, got)
+		}
+	}
+	for _, secret := range got {
+		if !filepath.IsAbs(secret) {
+			t.Errorf("%s is relative", secret)
+		}
+	}
+	c.Policy.DockerSocket = true
+	if got := c.LocalEngine("data").Sandbox.Secrets; slices.Contains(got, "/var/run/docker.sock") {
+		t.Errorf("the socket is hidden, though policy.docker_socket allows it: %q", got)
+	}
+}
+
+func TestWritableTools(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"tools/inner", "programs", "data"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := Default()
+	c.Tools.Directories, c.Policy.Local.Commands = []string{dir + "/tools"}, []string{dir + "/programs/"}
+	c.Policy.Mounts = []string{dir, dir + "/tools", dir + "/data:rw", dir + "/programs:rw", dir + "/tools/inner:rw", dir + ":rw"}
+	want := []string{dir + "/programs:rw", dir + "/tools/inner:rw", dir + ":rw"}
+	if got := c.WritableTools(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

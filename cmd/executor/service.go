@@ -127,6 +127,9 @@ func newService(ctx context.Context, config configs.Config, dataDir string, comp
 	if err := s.bus.Declare(ctx, names); err != nil {
 		return nil, err
 	}
+	if writable := config.WritableTools(); len(writable) > 0 {
+		log.Warn().Strs("policy.mounts", writable).Msg(writableTools)
+	}
 	if config.Tools.Registry {
 		s.shared = s.bus.Registry(func(entries map[string][][]byte) { s.registry.SetRegistered(entries, log) })
 		if !s.bus.AuthRequired() {

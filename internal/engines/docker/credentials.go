@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,14 +25,14 @@ const hub = "https://index.docker.io/v1/"
 func CredentialFiles(config Config) (list []string) {
 	if files := tlsFiles(config); files != nil && files.KeyFile != "" {
 		list = append(list, files.KeyFile)
-		if key, err := filepath.Abs(files.KeyFile); err == nil {
-			list[0] = key
+	}
+	list = append(list, cmp.Or(config.CredentialsDir, filepath.Join(cliconfig.Dir(), cliconfig.ConfigFileName)))
+	for i, file := range list {
+		if absolute, err := filepath.Abs(file); err == nil { // else there is no working directory that it could be relative to
+			list[i] = absolute
 		}
 	}
-	if config.CredentialsDir != "" {
-		return append(list, config.CredentialsDir)
-	}
-	return append(list, filepath.Join(cliconfig.Dir(), cliconfig.ConfigFileName))
+	return list
 }
 
 // lookUpCredentials reads those of a registry from the docker command's configuration, by its credential helper where one is

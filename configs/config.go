@@ -448,18 +448,23 @@ func (c Config) secrets(dataDir string) []string {
 			secrets = append(secrets, file)
 		}
 	}
-	for i, secret := range secrets {
-		if absolute, err := filepath.Abs(secret); err == nil { // else there is no working directory that it could be relative to
-			secrets[i] = absolute
+	return absolute(secrets)
+}
+
+func absolute(paths []string) []string {
+	paths = slices.Clone(paths)
+	for i, path := range paths {
+		if whole, err := filepath.Abs(path); err == nil { // else there is no working directory that it could be relative to
+			paths[i] = whole
 		}
 	}
-	return secrets
+	return paths
 }
 
 // WritableTools are the roots of policy.mounts, as it has them, where tools may write contracts or programs of the operator's: they lie in,
 // are, or hold a directory of tools.directories or policy.local.commands.
 func (c Config) WritableTools() (list []string) {
-	trusted := slices.Concat(c.Tools.Directories, c.Policy.Local.Commands)
+	trusted := absolute(slices.Concat(c.Tools.Directories, c.Policy.Local.Commands))
 	for _, entry := range c.Policy.Mounts {
 		if root, writable := strings.CutSuffix(entry, ":rw"); writable && slices.ContainsFunc(trusted, func(dir string) bool {
 			return engines.WithinSecret([]string{dir}, root) != "" || engines.HoldsSecret([]string{dir}, root, true) != ""

@@ -522,7 +522,8 @@ func TestWritableTools(t *testing.T) {
 		}
 	}
 	c := Default()
-	c.Tools.Directories, c.Policy.Local.Commands = []string{dir + "/tools"}, []string{dir + "/programs/"}
+	t.Chdir(dir)
+	c.Tools.Directories, c.Policy.Local.Commands = []string{"tools"}, []string{dir + "/programs/"}
 	c.Policy.Mounts = []string{dir, dir + "/tools", dir + "/data:rw", dir + "/programs:rw", dir + "/tools/inner:rw", dir + ":rw"}
 	want := []string{dir + "/programs:rw", dir + "/tools/inner:rw", dir + ":rw"}
 	if got := c.WritableTools(); !slices.Equal(got, want) {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,18 +43,30 @@ type restartable struct {
 
 func startRestartable(t testing.TB) *restartable {
 	t.Helper()
-	r := &restartable{t: t, dir: t.TempDir(), port: freePort(t)}
+	r := &restartable{t: t, dir: t.TempDir(), port: -1}
 	r.start()
+	r.port = r.Port()
 	t.Cleanup(func() { r.Stop() })
 	return r
 }
 
 func (r *restartable) start() {
 	r.t.Helper()
-	var err error
-	if r.Server, err = StartServer(ServerConfig{Port: r.port, Dir: r.dir, Log: zerolog.Nop()}); err != nil {
-		r.t.Fatal(err)
-	}
+	r.Server = startServerAt(r.t, r.port, r.dir)
+}
+
+// startServerAt starts a server at a port that was free a moment ago. A test of another package may have it now, for as long
+// as that takes.
+func startServerAt(t testing.TB, port int, dir string) (s *Server) {
+	t.Helper()
+	eventually(t, "the port is free", func() bool {
+		var err error
+		if s, err = StartServer(ServerConfig{Port: port, Dir: dir, Log: zerolog.Nop()}); err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	return s
 }
 
 func freePort(t testing.TB) int {

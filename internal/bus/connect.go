@@ -31,7 +31,8 @@ type Bus struct {
 	leases   *leases
 	limits   *limits
 	denied   denials
-	spill    *spill // nil: nothing is kept on disk
+	spill    *spill        // nil: nothing is kept on disk
+	patience time.Duration // patience, but for tests
 
 	mu          sync.Mutex
 	reconnected []func()
@@ -44,7 +45,7 @@ func Connect(ctx context.Context, config Config, name string, log zerolog.Logger
 	if err != nil {
 		return nil, fmt.Errorf("nats.subject_prefix: %w", err)
 	}
-	b := &Bus{config: config, name: name, log: log, subjects: subjects}
+	b := &Bus{config: config, name: name, log: log, subjects: subjects, patience: patience}
 	options, err := config.options()
 	if err != nil {
 		return nil, err

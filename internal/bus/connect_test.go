@@ -122,10 +122,7 @@ func TestConnectWaitsForTheServer(t *testing.T) {
 		t.Fatalf("did not wait: %v", err)
 	case <-time.After(200 * time.Millisecond):
 	}
-	s, err := StartServer(ServerConfig{Port: port, Dir: dir, Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := startServerAt(t, port, dir)
 	defer s.Stop()
 	if err := <-connected; err != nil {
 		t.Fatal(err)
@@ -134,6 +131,7 @@ func TestConnectWaitsForTheServer(t *testing.T) {
 
 // What the server forbids is named, in the log and in the error that follows from it.
 func TestDeniedSubjectsAreNamed(t *testing.T) {
+	t.Parallel() // it waits for an answer that does not come
 	options := &server.Options{Port: -1, Host: "127.0.0.1", JetStream: true, StoreDir: t.TempDir(), NoSigs: true,
 		Users: []*server.User{{Username: "limited", Password: "p", Permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.CREATE.TOOLS_RESULT"}}}}}}
@@ -154,7 +152,7 @@ func TestDeniedSubjectsAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // what is asked before that is answered
 	defer cancel()
 	err = b.Declare(ctx, nil)
 	if err == nil {

@@ -23,6 +23,58 @@ func withoutTick(t *testing.T) {
 	t.Cleanup(func() { tick = before })
 }
 
+// hearing is what handlers take, in a test without the tick. The bell can ring before the queue has the request, on a busy
+// machine by more than is looked after it; the tick, which is not there, would find that one. So the next bell has to, and it
+// must not happen twice.
+type hearing struct {
+	t    *testing.T
+	got  chan string
+	late int
+}
+
+// next is what was taken next; again rings once more where nothing was.
+func (h *hearing) next(again func()) string {
+	h.t.Helper()
+	for {
+		select {
+		case got := <-h.got:
+			return got
+		case <-time.After(5 * time.Second):
+			if h.late++; h.late > 1 {
+				h.t.Fatal("a request was not taken, the second time")
+			}
+			again()
+		}
+	}
+}
+
+// wakes publishes a request and returns when it was taken, and was what was wanted.
+func (h *hearing) wakes(publish func(), want string) {
+	h.t.Helper()
+	publish()
+	for left := 1; left > 0; left-- {
+		late := h.late
+		if got := h.next(publish); got != want {
+			h.t.Fatalf("taken was %s, want %s", got, want)
+		}
+		left += h.late - late
+	}
+}
+
+// pending returns when the consumer of a queue has, or has had, that many requests to give: it has them a little later than
+// the stream.
+func pending(t *testing.T, b *Bus, priority string, n uint64) {
+	t.Helper()
+	consumer, err := b.streams.exec.Consumer(t.Context(), b.subjects.Consumer("local", priority))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the request waits in the queue", func() bool {
+		info, err := consumer.Info(t.Context())
+		return err == nil && info.Delivered.Consumer+info.NumPending == n
+	})
+}
+
 func TestDeliveryHasWhatTheCoreNeeds(t *testing.T) {
 	s := startServer(t)
 	b := connect(t, s.URL())
@@ -76,11 +128,13 @@ func TestNothingIsHoarded(t *testing.T) {
 	for range 20 {
 		publish(t, nc, "tools.exec.local", "x")
 	}
-	release := make(chan struct{})
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	defer release() // also where the test has failed: its end waits for handlers
 	var running, most, done atomic.Int64
 	consume(t, b, 3, func(context.Context, contracts.Delivery) contracts.Settlement {
 		most.Store(max(most.Load(), running.Add(1)))
-		<-release
+		<-held
 		running.Add(-1)
 		done.Add(1)
 		return contracts.Settlement{}
@@ -93,7 +147,7 @@ func TestNothingIsHoarded(t *testing.T) {
 	if info, err := consumer.Info(t.Context()); err != nil || info.NumAckPending != 3 {
 		t.Errorf("%d requests are out, want 3 (%v)", info.NumAckPending, err)
 	}
-	close(release)
+	release()
 	eventually(t, "all are done", func() bool { return done.Load() == 20 })
 	if most.Load() != 3 {
 		t.Errorf("%d ran at a time on 3 slots", most.Load())
@@ -139,32 +193,14 @@ func TestBellWakesAnIdleInstance(t *testing.T) {
 	s := startServer(t)
 	b := connect(t, s.URL())
 	nc := agent(t, s.URL())
-	got := make(chan string, 100)
+	h := &hearing{t: t, got: make(chan string, 100)}
 	consume(t, b, 4, func(_ context.Context, d contracts.Delivery) contracts.Settlement {
-		got <- d.Priority
+		h.got <- d.Priority
 		return contracts.Settlement{}
 	})
-	// The bell can ring before the queue has the request, on a busy machine by more than is looked after it; the tick, which is
-	// not there, would find that one. So the next bell has to, and it must not happen twice.
-	late := 0
 	for i := range 60 {
 		priority := contracts.Priorities[i%3]
-		publish(t, nc, b.subjects.Exec("local", priority), "x")
-		for left := 1; left > 0; {
-			select {
-			case p := <-got:
-				if p != priority {
-					t.Fatalf("taken from %s, published to %s", p, priority)
-				}
-				left--
-			case <-time.After(5 * time.Second):
-				if late++; late > 1 {
-					t.Fatalf("request %d (%s) was not taken", i, priority)
-				}
-				publish(t, nc, b.subjects.Exec("local", priority), "x")
-				left++
-			}
-		}
+		h.wakes(func() { publish(t, nc, b.subjects.Exec("local", priority), "x") }, priority)
 	}
 }
 
@@ -173,20 +209,55 @@ func TestBellIsPassedOn(t *testing.T) {
 	withoutTick(t)
 	s := startServer(t)
 	nc := agent(t, s.URL())
-	var running atomic.Int64
-	release := make(chan struct{})
+	var instances []*Bus
 	for range 4 {
-		consume(t, connect(t, s.URL()), 1, func(context.Context, contracts.Delivery) contracts.Settlement {
-			running.Add(1)
-			<-release
+		instances = append(instances, connect(t, s.URL()))
+	}
+	// The bell of each request would wake all four, one each: here it rings by hand, once.
+	config := instances[0].execStream()
+	config.RePublish = nil
+	if _, err := instances[0].js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	h := &hearing{t: t, got: make(chan string, 10)}
+	held := make(chan struct{})
+	defer close(held) // also where the test has failed: its end waits for handlers
+	for i, b := range instances {
+		before := b.nc.NumSubscriptions()
+		consume(t, b, 1, func(context.Context, contracts.Delivery) contracts.Settlement {
+			h.got <- itoa(i)
+			<-held
 			return contracts.Settlement{}
 		})
+		// It looks once more after it has begun to listen; each look has a subscription of its own for a moment.
+		idle := 0
+		eventually(t, "it listens to the bell", func() bool {
+			if idle++; b.nc.NumSubscriptions() != before+2 {
+				idle = 0
+			}
+			return idle == 10
+		})
+		if err := b.nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for range 4 {
 		publish(t, nc, "tools.exec.local", "x")
 	}
-	eventually(t, "all four instances run one", func() bool { return running.Load() == 4 })
-	close(release)
+	pending(t, instances[0], contracts.PriorityNormal, 4)
+	ring := func() {
+		if err := nc.Publish("tools.bell.local", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ring()
+	run := map[string]bool{}
+	for range 4 { // an instance that runs one takes no other
+		run[h.next(ring)] = true
+	}
+	if len(run) != 4 {
+		t.Errorf("of four instances %d run one", len(run))
+	}
 }
 
 // A request that comes while all are busy is taken when one gets free, though nobody heard its bell.
@@ -194,18 +265,37 @@ func TestBusyInstanceLooksWhenASlotIsFree(t *testing.T) {
 	withoutTick(t)
 	s := startServer(t)
 	nc := agent(t, s.URL())
-	started, release := make(chan string, 10), make(chan struct{})
-	consume(t, connect(t, s.URL()), 1, func(_ context.Context, d contracts.Delivery) contracts.Settlement {
+	b := connect(t, s.URL())
+	started, held := make(chan string, 10), make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
+	next := func() string {
+		t.Helper()
+		select {
+		case data := <-started:
+			return data
+		case <-time.After(10 * time.Second):
+			t.Fatal("not taken")
+			return ""
+		}
+	}
+	// What is there before an instance looks needs no bell, which could be lost.
+	publish(t, nc, "tools.exec.local", "first")
+	pending(t, b, contracts.PriorityNormal, 1)
+	consume(t, b, 1, func(_ context.Context, d contracts.Delivery) contracts.Settlement {
 		started <- string(d.Data)
-		<-release
+		<-held
 		return contracts.Settlement{}
 	})
-	publish(t, nc, "tools.exec.local", "first")
-	<-started
+	if data := next(); data != "first" {
+		t.Fatalf("first came %s", data)
+	}
 	publish(t, nc, "tools.exec.local.low", "second")
 	publish(t, nc, "tools.exec.local.high", "third")
-	close(release)
-	if a, b := <-started, <-started; a != "third" || b != "second" {
+	pending(t, b, contracts.PriorityLow, 1)
+	pending(t, b, contracts.PriorityHigh, 1)
+	release()
+	if a, b := next(), next(); a != "third" || b != "second" {
 		t.Errorf("then came %s, %s", a, b)
 	}
 }
@@ -213,13 +303,14 @@ func TestBusyInstanceLooksWhenASlotIsFree(t *testing.T) {
 // The lease lives as long as the handling, however long that is.
 func TestLeaseIsKept(t *testing.T) {
 	s := startServer(t)
-	b := connect(t, s.URL(), func(c *Config) { c.AckWait = contracts.Seconds(1) })
+	b := connect(t, s.URL(), func(c *Config) { c.AckWait = contracts.Seconds(2) })
 	var times atomic.Int64
 	ended := make(chan struct{})
+	end := sync.OnceFunc(func() { close(ended) })
 	consume(t, b, 2, func(context.Context, contracts.Delivery) contracts.Settlement {
 		times.Add(1)
-		<-time.After(2500 * time.Millisecond)
-		close(ended)
+		<-time.After(5 * time.Second)
+		end()
 		return contracts.Settlement{}
 	})
 	publish(t, agent(t, s.URL()), "tools.exec.local", "x")
@@ -401,6 +492,8 @@ func TestSettlementWaitsForTheConnection(t *testing.T) {
 	b := connect(t, s.URL(), func(c *Config) { c.AckWait = contracts.Seconds(20) })
 	var times atomic.Int64
 	inside, outside := make(chan struct{}), make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(outside) })
+	defer goOn()
 	consume(t, b, 1, func(context.Context, contracts.Delivery) contracts.Settlement {
 		if times.Add(1) == 1 {
 			close(inside)
@@ -412,7 +505,7 @@ func TestSettlementWaitsForTheConnection(t *testing.T) {
 	<-inside
 	s.Stop()
 	eventually(t, "the loss is noticed", func() bool { return !b.Connected() })
-	close(outside)
+	goOn()
 	s.start()
 	eventually(t, "the queue is empty", func() bool { return b.Connected() && queued(t, b) == 0 })
 	if times.Load() != 1 {

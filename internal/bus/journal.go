@@ -391,7 +391,7 @@ func (j *Journal) again(cause error) error {
 func (j *Journal) look() bool {
 	connected := j.bus.Connected()
 	j.mu.Lock()
-	j.away = !connected || time.Since(j.sent[0].first) >= patience
+	j.away = !connected || time.Since(j.sent[0].first) >= j.bus.patience
 	j.mu.Unlock()
 	j.changed.Broadcast()
 	return connected

@@ -107,18 +107,13 @@ func TestClosedEngine(t *testing.T) {
 				return contracts.Settlement{}
 			}})
 	}()
-	got := make(chan string, 100)
+	h := &hearing{t: t, got: make(chan string, 100)}
 	consume(t, well, 4, func(_ context.Context, d contracts.Delivery) contracts.Settlement {
-		got <- string(d.Data)
+		h.got <- string(d.Data)
 		return contracts.Settlement{}
 	})
 	for range 20 {
-		publish(t, nc, "tools.exec.local", "x")
-		select {
-		case <-got:
-		case <-time.After(5 * time.Second):
-			t.Fatal("not taken")
-		}
+		h.wakes(func() { publish(t, nc, "tools.exec.local", "x") }, "x")
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -131,16 +126,19 @@ func TestYield(t *testing.T) {
 	s := startServer(t)
 	b := connect(t, s.URL())
 	nc := agent(t, s.URL())
-	waiting, entered, goOn, others, ended := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{}, 10), make(chan error, 1)
-	var once sync.Once // it may come again before the loop has ended
+	waiting, entered, held, others := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{}, 10)
+	ended, stopped := make(chan error, 10), make(chan error, 10)
+	// Each may come again: before the loop has ended, or after a stall that was longer than the lease.
+	waited, enters := sync.OnceFunc(func() { close(waiting) }), sync.OnceFunc(func() { close(entered) })
+	goOn := sync.OnceFunc(func() { close(held) })
+	defer goOn() // also where the test has failed: its end waits for handlers
 	stop := consume(t, b, 1, func(ctx context.Context, d contracts.Delivery) contracts.Settlement {
 		switch string(d.Data) {
 		case "waits":
-			err := d.Yield(ctx, func(context.Context) error { close(waiting); <-goOn; return nil })
-			ended <- err
+			ended <- d.Yield(ctx, func(context.Context) error { waited(); <-held; return nil })
 		case "waits to the end":
-			ended <- d.Yield(ctx, func(ctx context.Context) error {
-				once.Do(func() { close(entered) })
+			stopped <- d.Yield(ctx, func(ctx context.Context) error {
+				enters()
 				<-ctx.Done()
 				return context.Cause(ctx)
 			})
@@ -160,14 +158,14 @@ func TestYield(t *testing.T) {
 			t.Fatal("the slot was kept")
 		}
 	}
-	close(goOn)
+	goOn()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
 	publish(t, nc, "tools.exec.local", "waits to the end")
 	<-entered
 	stop()
-	if err := <-ended; !errors.Is(err, contracts.ErrStopping) {
+	if err := <-stopped; !errors.Is(err, contracts.ErrStopping) {
 		t.Error(err)
 	}
 }

@@ -16,12 +16,13 @@ const (
 	// registryLook is how long it stays unseen that the bucket was made again, or emptied by other means than writing to it:
 	// of that a watcher hears nothing.
 	registryLook = 5 * time.Second
-	// registryCatchUp bounds how long somebody waits for what was stored before he asked.
-	registryCatchUp = time.Second
 	// registryPause is the wait after a failure, longer each time up to registryPauses.
 	registryPause  = 50 * time.Millisecond
 	registryPauses = 2 * time.Second
 )
+
+// registryCatchUp bounds how long somebody waits for what was stored before he asked.
+var registryCatchUp = time.Second // a variable for tests
 
 // Registry is the registry of contracts, a bucket, as an executor sees it: it reads.
 type Registry struct {

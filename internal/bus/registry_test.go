@@ -44,6 +44,20 @@ func (l *told) last() string {
 	return strings.Join(list, " ")
 }
 
+// of are the values of a key, the oldest first.
+func (l *told) of(key string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return fmt.Sprintf("%s", l.entries[key])
+}
+
+// often is how many times something was told.
+func (l *told) often() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.times
+}
+
 // followRegistry has an instance follow the registry until the test ends.
 func followRegistry(t *testing.T, b *Bus) (*Registry, *told) {
 	t.Helper()
@@ -84,7 +98,7 @@ func isTold(t *testing.T, want string, all ...*told) {
 	}
 }
 
-func TestRegistryIsTheSameEverywhereWithinASecond(t *testing.T) {
+func TestRegistryIsTheSameEverywhereSoon(t *testing.T) {
 	s := startServer(t)
 	_, a := followRegistry(t, connect(t, s.URL()))
 	_, b := followRegistry(t, connect(t, s.URL()))
@@ -101,7 +115,8 @@ func TestRegistryIsTheSameEverywhereWithinASecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	isTold(t, "hello/1.0.0=two", a, b, c)
-	if took := time.Since(begin); took > time.Second {
+	// It takes milliseconds; were changes only seen by looking, three of them would take at least twice as long as this.
+	if took := time.Since(begin); took > registryLook {
 		t.Errorf("three changes took %s", took)
 	}
 	// Who comes later is told the same, and what was there before.
@@ -109,8 +124,8 @@ func TestRegistryIsTheSameEverywhereWithinASecond(t *testing.T) {
 	if err := connect(t, s.URL()).Registry(late.hear).Read(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if late.last() != "hello/1.0.0=two" || string(late.entries["hello/1.0.0"][0]) != "one" {
-		t.Errorf("%q", late.entries)
+	if late.last() != "hello/1.0.0=two" || late.of("hello/1.0.0") != "[one two]" {
+		t.Errorf("%s, of it %s", late.last(), late.of("hello/1.0.0"))
 	}
 }
 
@@ -128,7 +143,7 @@ func TestRegistryRemembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, one := range []*told{l, late} {
-		if got := fmt.Sprintf("%s", one.entries["a/1"]); got != "[4 5 6 7 8]" {
+		if got := one.of("a/1"); got != "[4 5 6 7 8]" {
 			t.Errorf("%s", got)
 		}
 	}
@@ -137,8 +152,8 @@ func TestRegistryRemembers(t *testing.T) {
 	}
 	put(t, kv, "a/1", "new")
 	isTold(t, "a/1=new", l)
-	if len(l.entries["a/1"]) != 1 {
-		t.Errorf("%s", l.entries["a/1"])
+	if got := l.of("a/1"); got != "[new]" {
+		t.Errorf("%s", got)
 	}
 }
 
@@ -222,6 +237,9 @@ func TestRegistryThatIsMadeAgain(t *testing.T) {
 
 // After CatchUp all is told that was stored before it.
 func TestRegistryCatchesUp(t *testing.T) {
+	before := registryCatchUp
+	registryCatchUp = 10 * time.Second // who gave up would not have all of it
+	t.Cleanup(func() { registryCatchUp = before })
 	s := startServer(t)
 	r, l := followRegistry(t, connect(t, s.URL()))
 	kv := bucket(t, agent(t, s.URL()))
@@ -364,7 +382,7 @@ func TestRegistrarDenied(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "this user may not do that") || !strings.Contains(err.Error(), "publish to $KV.TOOLS_CONTRACTS.>") {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(begin); took > 2*time.Second {
+		if took := time.Since(begin); took >= requestTimeout { // not what it would take to wait for an answer in vain
 			t.Errorf("%s: took %s", name, took)
 		}
 		if opens {
@@ -395,7 +413,7 @@ func TestRegistryDenied(t *testing.T) {
 	t.Cleanup(b.Close)
 	_, l := followRegistry(t, b)
 	eventually(t, "it is logged", func() bool { return strings.Contains(log.String(), "cannot read the registry of contracts") })
-	if l.times != 0 {
+	if l.often() != 0 {
 		t.Error("something was told")
 	}
 }

@@ -128,15 +128,16 @@ func (b *Bus) Rights(ctx context.Context, engines []string, name string) ([]stri
 }
 
 // How long we wait for an answer where nothing was denied, and for a denial after the server has dealt with a message that
-// nobody answers.
+// nobody answers: the library tells of a denial in a goroutine of its own, which on a busy machine runs later than we hear
+// that the server is done. All are tried at the same time, so that it is waited for once.
 const (
 	rightsWait  = 2 * time.Second
-	rightsQuiet = 100 * time.Millisecond
+	rightsQuiet = 500 * time.Millisecond
 )
 
 // tryPublish is an error where the server forbids a publish.
 func (b *Bus) tryPublish(ctx context.Context, r right) error {
-	ctx, cancel := context.WithTimeout(ctx, rightsWait)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	told, forget := b.denied.watch(r.subject)
 	defer forget()
@@ -146,21 +147,29 @@ func (b *Bus) tryPublish(ctx context.Context, r right) error {
 	}
 	go func() {
 		defer cancel()
+		answer, stop := context.WithTimeout(ctx, rightsWait)
+		defer stop()
 		if !r.silent {
-			b.nc.RequestMsgWithContext(ctx, msg) //nolint:errcheck // any answer will do, also that nobody is there
+			b.nc.RequestMsgWithContext(answer, msg) //nolint:errcheck // any answer will do, also that nobody is there
 			return
 		}
-		if b.nc.PublishMsg(msg) == nil && b.nc.FlushWithContext(ctx) == nil {
+		if b.nc.PublishMsg(msg) == nil && b.nc.FlushWithContext(answer) == nil {
 			select {
 			case <-time.After(rightsQuiet):
 			case <-ctx.Done():
 			}
 		}
 	}()
+	denied := fmt.Errorf("publish %s: %w", r.subject, nats.ErrPermissionViolation)
 	select {
 	case <-told:
-		return fmt.Errorf("publish %s: %w", r.subject, nats.ErrPermissionViolation)
+		return denied
 	case <-ctx.Done():
+	}
+	select { // it may have been told while the wait ended
+	case <-told:
+		return denied
+	default:
 		return nil
 	}
 }

@@ -463,6 +463,7 @@ func TestSlowServerIsNoReasonToSpill(t *testing.T) {
 	s := startServer(t)
 	p := newProxy(t, s.Port())
 	b := spilling(t, p.url(), 1<<30)
+	b.patience = 30 * time.Second             // the proxy may pause for longer than it was told, on a busy machine
 	p.slow.Store(int64(2 * time.Millisecond)) // for each 16 KiB: 8 MiB/s
 	j := b.Journal(t.Context(), "a", 1, contracts.Copies{}, nil)
 	f := newFlood(20 << 20)

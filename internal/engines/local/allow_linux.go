@@ -43,8 +43,8 @@ func (e *Engine) allow(see *view, command string, shell bool) (string, error) {
 	return "", contracts.Errorf(contracts.PolicyDenied, "%s is not in policy.local.commands of this executor; its operator can %s", what, hint)
 }
 
-// unswayed refuses, where the operator has a list, variables of a contract that came over the bus which would have a program of the
-// list do the work of another one, as LD_PRELOAD does. An error has the code policy_denied.
+// unswayed refuses, where the operator has a list, what of a contract that came over the bus would have a program of the list do the work
+// of another one: variables as LD_PRELOAD, mounts and caches over libraries. An error has the code policy_denied.
 func (e *Engine) unswayed(c *contracts.Contract, spec *contracts.LocalSpec) error {
 	if len(e.config.Commands) == 0 || c.File != "" {
 		return nil
@@ -52,6 +52,19 @@ func (e *Engine) unswayed(c *contracts.Contract, spec *contracts.LocalSpec) erro
 	for _, name := range slices.Sorted(maps.Keys(spec.Env)) {
 		if contracts.ReservedVariable(name) {
 			return contracts.Errorf(contracts.PolicyDenied, "env: %s changes how programs are found, loaded or run, and this executor has a list of what may be (policy.local.commands): only a contract in its tools.directories may set it; leave it out", name)
+		}
+	}
+	var targets []string
+	for _, m := range spec.Mounts {
+		targets = append(targets, m.Target)
+	}
+	for _, cache := range spec.CacheMounts {
+		targets = append(targets, cache.Path) // those in HOME begin with ~/
+	}
+	for _, target := range targets {
+		target = filepath.Clean(target)
+		if target == "/" || within("/etc", target) || slices.ContainsFunc(SystemPaths, func(path string) bool { return within(path, target) || within(target, path) }) {
+			return contracts.Errorf(contracts.PolicyDenied, "%s is where programs find what they need, and this executor has a list of what may be executed (policy.local.commands): only a contract in its tools.directories may mount something there; choose another target", target)
 		}
 	}
 	return nil

@@ -36,6 +36,12 @@ func TestAllowedCommandsAreNotSwayed(t *testing.T) {
 	eachTier(t, func(t *testing.T, tier func(*Config)) {
 		for name, list := range map[string][]string{"no list": nil, "a list": {"/bin/echo"}} {
 			e := newEngine(t, tier, func(config *Config) { config.Commands = list })
+			for target, sways := range map[string]bool{"/lib/x86_64-linux-gnu": true, "/usr": true, "/etc/ld.so.preload": true, "/": true, "/usrx": false, "~/usr": false} {
+				err := e.unswayed(&contracts.Contract{}, &contracts.LocalSpec{CommonSpec: contracts.CommonSpec{CacheMounts: contracts.CacheMounts{{Name: "c", Path: target}}}})
+				if denied := errorCode(err) == contracts.PolicyDenied && strings.Contains(err.Error(), target); denied != (list != nil && sways) {
+					t.Errorf("%s, a cache at %s: %v", name, target, err)
+				}
+			}
 			for _, variable := range []string{"LD_PRELOAD", "PATH", "PYTHONPATH", "BASH_ENV", "PLAIN"} {
 				j := job("/bin/echo")
 				j.Spec.Common().Env = contracts.Variables{variable: "/nothing"}

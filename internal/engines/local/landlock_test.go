@@ -5,6 +5,7 @@ package local
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,23 +52,33 @@ func TestLandlockNetwork(t *testing.T) {
 		t.Skip("SKIPPED: there is no python3 to open sockets with")
 	}
 	e := newEngine(t, in(t, TierLandlock))
-	text := `
+	// One that everybody may connect to, as to the bus of a machine.
+	path := filepath.Join(openDir(t), "socket")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if err := os.Chmod(path, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(`
 import socket
 def attempt(what, f):
     try: f(); print(what, "yes")
     except OSError as e: print(what, e.strerror)
 attempt("tcp", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
 attempt("udp", lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-attempt("unix", lambda: socket.socket(socket.AF_UNIX))
+attempt("unix", lambda: socket.socket(socket.AF_UNIX).connect("SOCKET"))
 attempt("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
 attempt("pair", lambda: socket.socketpair())
 attempt("pair of packets", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
 attempt("pair of datagrams", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
-`
+`, "SOCKET", path)
 	const no = " Address family not supported by protocol\n"
 	for network, want := range map[string]string{
 		"none": "tcp" + no + "udp" + no + "unix" + no + "netlink" + no + "pair yes\npair of packets yes\npair of datagrams" + no,
-		"host": "tcp yes\nudp yes\nunix yes\nnetlink yes\npair yes\npair of packets yes\npair of datagrams yes\n",
+		"host": "tcp yes\nudp yes\nunix" + no + "netlink yes\npair yes\npair of packets yes\npair of datagrams" + no,
 	} {
 		j := job(python, "-c", text)
 		if j.Spec.Common().Network = network; network == "none" {

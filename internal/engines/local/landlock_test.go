@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -134,6 +135,66 @@ func TestLandlockMountsAndCaches(t *testing.T) {
 	with("rmdir \"$(readlink ~/.cache/pip)\" 2>/dev/null; mv \"$(readlink ~/.cache/pip)\" x 2>/dev/null; true")
 	if got := with("cat ~/.cache/pip/a"); got != "1\n" {
 		t.Errorf("the next run found %q", got)
+	}
+}
+
+// All tools are one user, and Landlock knows nothing of modes.
+func TestToolsThatCloseDirectoriesOfOthers(t *testing.T) {
+	e := newEngine(t, in(t, TierLandlock))
+	j := shell("echo content >~/.cache/pip/a")
+	j.Spec.Common().CacheMounts = contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}}
+	run(t, e, j)
+	take := func() *workspace {
+		t.Helper()
+		w, err := e.space.take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	for _, closed := range []string{"work", "tmp", "args.json"} {
+		other, own := take(), take()
+		other.remove()
+		own.remove()
+		if got := run(t, e, shell("chmod 000 "+filepath.Join(other.root, closed)+" "+filepath.Join(e.space.caches, "pip")+" && echo done")); got != "done\n" {
+			t.Fatalf("it printed %q", got)
+		}
+		own = take()
+		j := shell("cat ~/.cache/pip/a; echo x >$HOME/x; echo x >$TMPDIR/x; wc -c <$ARGS_FILE")
+		j.Spec.Common().CacheMounts = contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}}
+		if got := run(t, e, j); got != "content\n24\n" {
+			t.Errorf("after %s was closed the next run printed %q", closed, got)
+		}
+		own.remove()
+	}
+}
+
+// Whatever modes tools give to what is theirs, other users of the machine do not get there.
+func TestDirectoriesOfRunsAreClosedToOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: only root runs tools as another user")
+	}
+	for _, tier := range []string{TierBubblewrap, TierLandlock} {
+		t.Run(tier, func(t *testing.T) {
+			data := openDir(t)
+			e := newEngine(t, in(t, tier), func(c *Config) { c.DataDir, c.KeepFiles = data, true })
+			j := shell("echo x >$HOME/file; echo x >~/cache/file; chmod 777 $HOME ~/cache $(readlink ~/cache)")
+			j.Spec.Common().CacheMounts = contracts.CacheMounts{{Name: "pip", Path: "~/cache"}}
+			run(t, e, j)
+			files, _ := filepath.Glob(filepath.Join(e.space.dir, "*/work/file"))
+			for _, file := range append(files, filepath.Join(e.space.caches, "pip/file")) {
+				for user, may := range map[uint32]bool{12345: false, uint32(e.config.Sandbox.User): true} {
+					c := exec.Command("/bin/cat", file)
+					c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+					if text, err := c.CombinedOutput(); (err == nil) != may {
+						t.Errorf("the user %d reads %s: %q, %v", user, file, text, err)
+					}
+				}
+			}
+			if len(files) != 1 {
+				t.Errorf("there are %v", files)
+			}
+		})
 	}
 }
 

@@ -138,6 +138,36 @@ func TestLandlockMountsAndCaches(t *testing.T) {
 	}
 }
 
+// /work is what a sandbox with a view of its own calls HOME, and in landlock a directory as others. What is the machine's is shown
+// there by nobody but the operator.
+func TestReservedDirectories(t *testing.T) {
+	c := &contracts.Contract{File: "tool.yaml"}
+	for _, at := range []struct {
+		dir           string
+		inPlace, says string // what it is refused with; "": it is not
+	}{
+		{"/work", "", "another one"},
+		{"/work/tools", "", ""},
+		{"/", "more of the host", "another one"},
+		{"/tmp", "more of the host", "another one"},
+		{"/proc/1", "more of the host", "another one"},
+		{"/srv", "", ""},
+	} {
+		for inPlace, want := range map[bool]string{true: at.inPlace, false: at.says} {
+			err := (&view{inPlace: inPlace}).showable(c, at.dir, at.dir, nil, nil)
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, in place %v: %v", at.dir, inPlace, err)
+			}
+		}
+	}
+	for inPlace, may := range map[bool]bool{true: true, false: false} {
+		_, _, err := (&view{inPlace: inPlace}).mountSource(c, contracts.Mount{Source: "/etc", Target: "/etc"}, []string{"/etc"}, nil)
+		if (err == nil) != may {
+			t.Errorf("a mount of /etc that the operator allows, in place %v: %v", inPlace, err)
+		}
+	}
+}
+
 // All tools are one user, and Landlock knows nothing of modes.
 func TestToolsThatCloseDirectoriesOfOthers(t *testing.T) {
 	e := newEngine(t, in(t, TierLandlock))

@@ -165,7 +165,8 @@ func sameElsewhere(c *contracts.Contract, m contracts.Mount) bool {
 }
 
 // share makes the directories of runs ones that the tool's user can get to: there is no mount that would bring it there. It can
-// list none of them, and nobody else gets there, whatever modes a tool gives to what is its own. An error says which directory above them is closed.
+// list none of them, and nobody else gets there, whatever modes a tool gives to what is its own. An error says which directory
+// above them is closed.
 func (s *space) share() error {
 	if s.owner < 0 {
 		return nil

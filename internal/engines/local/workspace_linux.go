@@ -177,7 +177,7 @@ func (s *space) cache(name string) (string, error) {
 }
 
 // reopen gives the directory of a cache the mode back that it was made with: where there is no view of files that differs from the
-// host's, every tool can take it away, whose user it belongs to. What is none, as a link that the operator made, stays as it is.
+// host's, every tool can change it, because all have one user. What is no directory, as a link that the operator made, stays as it is.
 func reopen(store string) error {
 	info, err := os.Lstat(store)
 	if err != nil || !info.IsDir() || info.Mode().Perm() == 0o700 {
@@ -188,10 +188,10 @@ func reopen(store string) error {
 		return &os.PathError{Op: "open", Path: store, Err: err}
 	}
 	defer unix.Close(fd)
-	if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o700); err != nil && !errors.Is(err, os.ErrPermission) {
+	if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o700); !errors.Is(err, os.ErrPermission) {
 		return err
 	}
-	return nil // somebody else's, whose mode no tool can have changed
+	return nil // it is somebody else's, whose mode no tool can have changed
 }
 
 func (s *space) writable() error { return unix.Access(s.dir, unix.W_OK) }

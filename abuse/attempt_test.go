@@ -146,6 +146,8 @@ func (a *attempt) set(key, value string) (err error) {
 		err = json.Unmarshal([]byte(value), &a.order.Args)
 	case key == "args_env" && value == "raw":
 		a.order.ArgsRaw = true
+	case key == "network":
+		a.order.Network = value
 	case key == "cache" && value == "yes":
 		a.order.Cache = true
 	case key == "executor" && value == "killed":

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -55,7 +57,8 @@ func (p *program) doctorCommand() *cobra.Command {
 		Use: "doctor", Short: "Say what works here, what does not, and how to mend it", Args: none,
 		Long: `doctor looks at the configuration and its contracts, tries each engine with a tool that does nothing, connects to NATS, looks
 at streams and at what this user may do, and at the executors that are there. Without --config it looks at the engines as
-executor dev uses them. It changes nothing, and exits with 1 if something does not work.`,
+executor dev uses them. It changes nothing, but that what dead executors left running in cgroups and in bwrap is ended, as at the
+start of each. It exits with 1 if something does not work.`,
 		Example: "  executor doctor\n  executor doctor --config /etc/executor/executor.yaml --json",
 	}
 	flags.registerAll(c)
@@ -157,11 +160,16 @@ func (d *doctor) engines(config configs.Config) {
 		dataDir := cmp.Or(config.Executor.DataDir, configs.DefaultDataDir(d.service))
 		tried := config
 		tried.Policy.Local.Commands = nil // a program that does nothing is of no interest there
-		engine, err := e.build(tried, dataDir, zerolog.Nop())
+		place := trial{dir: dataDir}
+		if e.name == contracts.EngineLocal {
+			place = newTrial(dataDir)
+			defer place.remove()
+		}
+		engine, err := e.build(tried, place.dir, zerolog.Nop())
 		if err != nil {
-			d.say(findingFail, e.name, contracts.AsError(err).Message, "")
+			d.say(findingFail, e.name, place.message(err), "")
 			if e.name == contracts.EngineLocal {
-				d.sandboxes(tried, e, dataDir, "")
+				d.sandboxes(tried, e, place, "")
 			}
 			continue
 		}
@@ -172,13 +180,14 @@ func (d *doctor) engines(config configs.Config) {
 		}
 		switch {
 		case err != nil:
-			d.say(findingFail, e.name, "a tool that does nothing did not run: "+contracts.AsError(err).Message, "")
+			d.say(findingFail, e.name, "a tool that does nothing did not run: "+place.message(err), "")
 		case exit.Code != 0 || exit.Signal != "":
 			d.say(findingFail, e.name, fmt.Sprintf("a tool that does nothing failed: exit code %d %s", exit.Code, exit.Signal), "")
 		case exit.Isolation.Tier == "none":
 			d.say(findingWarn, e.name, "runs tools, as ordinary processes of this user: no sandbox, no limits of memory, cpu and network", "execution.enable_sandboxing: true runs them in a sandbox; without one, give it a user of its own, and only tools that you trust")
 		default:
 			state, detail := isolation(engine, exit.Isolation)
+			detail = place.named(detail)
 			if found.About != "" {
 				detail += "; " + found.About
 			}
@@ -190,7 +199,7 @@ func (d *doctor) engines(config configs.Config) {
 		if e.name == contracts.EngineLocal {
 			d.limits(engine)
 			d.commands(config)
-			d.sandboxes(tried, e, dataDir, exit.Isolation.Tier)
+			d.sandboxes(tried, e, place, exit.Isolation.Tier)
 		}
 	}
 	for _, name := range []string{contracts.EngineDocker, contracts.EngineDagger} {
@@ -200,17 +209,73 @@ func (d *doctor) engines(config configs.Config) {
 	}
 }
 
+// trial is what the local engine is tried with instead of the data directory, which an engine changes: tiers differ in who gets
+// there, and what dead executors left there is removed. It lies in that, or in what there is of the way to it, so that what
+// keeps an engine from that keeps it from this.
+type trial struct{ dir, temp, base string }
+
+// trialName begins the names of such directories. One that a doctor left who was killed is removed by the next.
+const trialName = ".doctor-"
+
+// newTrial makes one. Where it cannot be made the data directory has to do: an engine says what is wrong with that.
+func newTrial(dataDir string) trial {
+	here := trial{dir: dataDir}
+	data, err := filepath.Abs(dataDir)
+	if err != nil {
+		return here
+	}
+	base := data
+	for base != "/" {
+		if _, err := os.Stat(base); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		base = filepath.Dir(base)
+	}
+	left, _ := filepath.Glob(filepath.Join(base, trialName+"*"))
+	for _, dir := range left {
+		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > time.Hour {
+			_ = os.RemoveAll(dir) // else the next one does
+		}
+	}
+	temp, err := os.MkdirTemp(base, trialName)
+	if err != nil {
+		return here
+	}
+	t := trial{dir: filepath.Join(temp, strings.TrimPrefix(data, base)), temp: temp, base: strings.TrimSuffix(base, "/")}
+	if err := os.Chmod(temp, 0o711); err != nil { // what is above it is asked about
+		t.remove()
+		return here
+	}
+	return t
+}
+
+func (t trial) remove() {
+	if t.temp != "" {
+		_ = os.RemoveAll(t.temp) // else the next one does
+	}
+}
+
+// named gives a text the name of the directory that is meant.
+func (t trial) named(text string) string {
+	if t.temp == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, t.temp, t.base)
+}
+
+func (t trial) message(err error) string { return t.named(contracts.AsError(err).Message) }
+
 // sandboxes tells of each tier but the one in use whether it works here, and what would make it work.
-func (d *doctor) sandboxes(config configs.Config, local engineEntry, dataDir, used string) {
+func (d *doctor) sandboxes(config configs.Config, local engineEntry, place trial, used string) {
 	config.Execution.EnableSandboxing = true
 	for _, tier := range localengine.Tiers {
 		if tier == used || tier == localengine.TierNone {
 			continue
 		}
 		config.Execution.Local.Sandbox.Mode = tier
-		engine, err := local.build(config, dataDir, zerolog.Nop())
+		engine, err := local.build(config, place.dir, zerolog.Nop())
 		if err != nil {
-			reason, _, _ := strings.Cut(contracts.AsError(err).Message, "; execution.enable_sandboxing: false")
+			reason, _, _ := strings.Cut(place.message(err), "; execution.enable_sandboxing: false")
 			d.say(findingWarn, "sandbox", reason, "")
 			continue
 		}

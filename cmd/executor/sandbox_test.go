@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -389,4 +390,59 @@ func TestDoctorTellsOfTheSandbox(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An executor may be at work in the data directory, and what dead ones left there is of use to whoever looks for the reason.
+func TestDoctorChangesNothingInTheDataDirectory(t *testing.T) {
+	world, err := os.MkdirTemp("/var/tmp", "executor-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(world) })
+	data := filepath.Join(world, "way", "data")
+	for _, err := range []error{os.Chmod(world, 0o711), os.MkdirAll(filepath.Join(data, "runs/1-dead/1/work"), 0o700), os.MkdirAll(filepath.Join(data, "caches-65534/pip"), 0o700), os.Chmod(filepath.Dir(data), 0o711), os.Chmod(data, 0o711)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	look := func() (all []string) {
+		err := filepath.WalkDir(world, func(path string, entry os.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			info, err := entry.Info()
+			all = append(all, fmt.Sprint(path, " ", info.Mode(), " ", info.Sys().(*syscall.Stat_t).Gid))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	doctor := func(dir string) string {
+		out, _ := runProgram(t, "doctor", "--config", writeFile(t, "executor.yaml", "{execution: {enable_sandboxing: true}, nats: {urls: ['nats://127.0.0.1:1'], connect_timeout: 0.1}, executor: {data_dir: '"+dir+"'}}"))
+		return out
+	}
+	before := look()
+	for _, dir := range []string{data, filepath.Join(world, "way/new/data")} {
+		out := doctor(dir)
+		if after := look(); !slices.Equal(before, after) || strings.Contains(out, trialName) {
+			t.Errorf("before: %q\nafter doctor looked at %s: %q\nit said\n%s", before, dir, after, out)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return // tools are no other user
+	}
+	// What is wrong with the directory itself, or with one that it is in, is told of that.
+	for _, closed := range []string{data, filepath.Dir(data)} {
+		if err := os.Chmod(closed, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if out := doctor(data); !strings.Contains(out, "through "+closed+": run chmod o+x") {
+			t.Errorf("%s is closed, and doctor says\n%s", closed, out)
+		}
+		if err := os.Chmod(closed, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

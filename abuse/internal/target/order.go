@@ -27,6 +27,7 @@ type Order struct {
 	Memory  int64
 	Pids    int64
 	Cache   bool // a named cache at ~/cache
+	Network string
 
 	Victim string // the secret of another run, which goes on meanwhile
 }

@@ -91,6 +91,7 @@ func (s *server) attempt(run int, output *record) (report Report, err error) {
 	job := s.jobOf(s.order.Command)
 	spec := job.Spec.Common()
 	spec.MemoryLimit, spec.PidsLimit = contracts.Size(s.order.Memory), s.order.Pids
+	spec.Network = s.order.Network
 	if s.order.Cache {
 		spec.CacheMounts = contracts.CacheMounts{{Name: cacheName, Path: "~/cache"}}
 	}

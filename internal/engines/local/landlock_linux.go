@@ -160,19 +160,19 @@ func sameElsewhere(c *contracts.Contract, m contracts.Mount) bool {
 }
 
 // share makes the directories of runs ones that the tool's user can get to: there is no mount that would bring it there. It can
-// list none of them. An error says which directory above them is closed.
+// list none of them, and nobody else gets there, whatever modes a tool gives to what is its own. An error says which directory
+// above them is closed.
 func (s *space) share() error {
 	if s.owner < 0 {
 		return nil
 	}
-	const pass = 0o711
 	runs := filepath.Dir(s.dir)
 	ours := []string{s.dir, runs, s.caches}
 	if s.created {
 		ours = append(ours, filepath.Dir(runs))
 	}
 	for _, dir := range ours {
-		if err := os.Chmod(dir, pass); err != nil {
+		if err := s.pass(dir); err != nil {
 			return err
 		}
 	}
@@ -192,4 +192,12 @@ func (s *space) share() error {
 			return nil
 		}
 	}
+}
+
+// pass lets the group of the tools' user through a directory, which it cannot change.
+func (s *space) pass(dir string) error {
+	if err := os.Chown(dir, -1, s.owner); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o710)
 }

@@ -5,7 +5,9 @@ package local
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -51,23 +53,33 @@ func TestLandlockNetwork(t *testing.T) {
 		t.Skip("SKIPPED: there is no python3 to open sockets with")
 	}
 	e := newEngine(t, in(t, TierLandlock))
-	text := `
+	// One that everybody may connect to, as to the bus of a machine.
+	path := filepath.Join(openDir(t), "socket")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if err := os.Chmod(path, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(`
 import socket
 def attempt(what, f):
     try: f(); print(what, "yes")
     except OSError as e: print(what, e.strerror)
 attempt("tcp", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
 attempt("udp", lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-attempt("unix", lambda: socket.socket(socket.AF_UNIX))
+attempt("unix", lambda: socket.socket(socket.AF_UNIX).connect("SOCKET"))
 attempt("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
 attempt("pair", lambda: socket.socketpair())
 attempt("pair of packets", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
 attempt("pair of datagrams", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
-`
+`, "SOCKET", path)
 	const no = " Address family not supported by protocol\n"
 	for network, want := range map[string]string{
 		"none": "tcp" + no + "udp" + no + "unix" + no + "netlink" + no + "pair yes\npair of packets yes\npair of datagrams" + no,
-		"host": "tcp yes\nudp yes\nunix yes\nnetlink yes\npair yes\npair of packets yes\npair of datagrams yes\n",
+		"host": "tcp yes\nudp yes\nunix" + no + "netlink yes\npair yes\npair of packets yes\npair of datagrams" + no,
 	} {
 		j := job(python, "-c", text)
 		if j.Spec.Common().Network = network; network == "none" {
@@ -123,6 +135,96 @@ func TestLandlockMountsAndCaches(t *testing.T) {
 	with("rmdir \"$(readlink ~/.cache/pip)\" 2>/dev/null; mv \"$(readlink ~/.cache/pip)\" x 2>/dev/null; true")
 	if got := with("cat ~/.cache/pip/a"); got != "1\n" {
 		t.Errorf("the next run found %q", got)
+	}
+}
+
+// /work is what a sandbox with a view of its own calls HOME, and in landlock a directory as others. What is the machine's is shown
+// there by nobody but the operator.
+func TestReservedDirectories(t *testing.T) {
+	c := &contracts.Contract{File: "tool.yaml"}
+	for _, at := range []struct {
+		dir           string
+		inPlace, says string // what it is refused with; "": it is not
+	}{
+		{"/work", "", "another one"},
+		{"/work/tools", "", ""},
+		{"/", "more of the host", "another one"},
+		{"/tmp", "more of the host", "another one"},
+		{"/proc/1", "more of the host", "another one"},
+		{"/srv", "", ""},
+	} {
+		for inPlace, want := range map[bool]string{true: at.inPlace, false: at.says} {
+			err := (&view{inPlace: inPlace}).showable(c, at.dir, at.dir, nil, nil)
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, in place %v: %v", at.dir, inPlace, err)
+			}
+		}
+	}
+	for inPlace, may := range map[bool]bool{true: true, false: false} {
+		_, _, err := (&view{inPlace: inPlace}).mountSource(c, contracts.Mount{Source: "/etc", Target: "/etc"}, []string{"/etc"}, nil)
+		if (err == nil) != may {
+			t.Errorf("a mount of /etc that the operator allows, in place %v: %v", inPlace, err)
+		}
+	}
+}
+
+// All tools are one user, and Landlock knows nothing of modes.
+func TestToolsThatCloseDirectoriesOfOthers(t *testing.T) {
+	e := newEngine(t, in(t, TierLandlock))
+	j := shell("echo content >~/.cache/pip/a")
+	j.Spec.Common().CacheMounts = contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}}
+	run(t, e, j)
+	take := func() *workspace {
+		t.Helper()
+		w, err := e.space.take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	for _, closed := range []string{"work", "tmp", "args.json"} {
+		other, own := take(), take()
+		other.remove()
+		own.remove()
+		if got := run(t, e, shell("chmod 000 "+filepath.Join(other.root, closed)+" "+filepath.Join(e.space.caches, "pip")+" && echo done")); got != "done\n" {
+			t.Fatalf("it printed %q", got)
+		}
+		own = take()
+		j := shell("cat ~/.cache/pip/a; echo x >$HOME/x; echo x >$TMPDIR/x; wc -c <$ARGS_FILE")
+		j.Spec.Common().CacheMounts = contracts.CacheMounts{{Name: "pip", Path: "~/.cache/pip"}}
+		if got := run(t, e, j); got != "content\n24\n" {
+			t.Errorf("after %s was closed the next run printed %q", closed, got)
+		}
+		own.remove()
+	}
+}
+
+// Whatever modes tools give to what is theirs, other users of the machine do not get there.
+func TestDirectoriesOfRunsAreClosedToOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: only root runs tools as another user")
+	}
+	for _, tier := range []string{TierBubblewrap, TierLandlock} {
+		t.Run(tier, func(t *testing.T) {
+			data := openDir(t)
+			e := newEngine(t, in(t, tier), func(c *Config) { c.DataDir, c.KeepFiles = data, true })
+			j := shell("echo x >$HOME/file; echo x >~/cache/file; chmod 777 $HOME ~/cache $(readlink ~/cache)")
+			j.Spec.Common().CacheMounts = contracts.CacheMounts{{Name: "pip", Path: "~/cache"}}
+			run(t, e, j)
+			files, _ := filepath.Glob(filepath.Join(e.space.dir, "*/work/file"))
+			for _, file := range append(files, filepath.Join(e.space.caches, "pip/file")) {
+				for user, may := range map[uint32]bool{12345: false, uint32(e.config.Sandbox.User): true} {
+					c := exec.Command("/bin/cat", file)
+					c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+					if text, err := c.CombinedOutput(); (err == nil) != may {
+						t.Errorf("the user %d reads %s: %q, %v", user, file, text, err)
+					}
+				}
+			}
+			if len(files) != 1 {
+				t.Errorf("there are %v", files)
+			}
+		})
 	}
 }
 

@@ -140,7 +140,7 @@ func (v *view) showContract(c *contracts.Contract, spec *contracts.LocalSpec, co
 		if err != nil {
 			continue // it went away meanwhile
 		}
-		if err := showable(c, dir, resolved, config.MountRoots, config.Secrets); err != nil {
+		if err := v.showable(c, dir, resolved, config.MountRoots, config.Secrets); err != nil {
 			if c.File == "" && filepath.Clean(spec.Cwd) != dir && !startsBelow(c.BaseDir, spec) {
 				continue // `executor run FILE` names the file's directory, whether the tool has anything there or not
 			}
@@ -191,12 +191,16 @@ func (v *view) look() string {
 	return string(all)
 }
 
-// reserved are directories of the sandbox that are not the host's.
+// reserved are directories of the sandbox that are not the host's, unless files are where they are there.
 var reserved = []string{"/", "/proc", "/dev", "/run", "/etc", sandbox.Home, sandbox.Temp}
 
 // showable says whether a contract's directory can be shown as it is called outside.
-func showable(c *contracts.Contract, dir, resolved string, roots, secrets []string) error {
-	if slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/") || strings.HasPrefix(dir, sandbox.Home+"/") && strings.HasPrefix(dir, sandbox.ArgsFile) {
+func (v *view) showable(c *contracts.Contract, dir, resolved string, roots, secrets []string) error {
+	taken := slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/")
+	switch {
+	case taken && v.inPlace && dir != sandbox.Home: // else "cwd: /" would show everything
+		return contracts.Errorf(contracts.SpawnFailed, "the directory %s of the contract holds more of the host than a tool in a sandbox is to see; keep tools in a directory of their own", dir)
+	case taken && !v.inPlace:
 		return contracts.Errorf(contracts.SpawnFailed, "the directory %s of the contract cannot be shown to a tool in a sandbox, where %s is another one; keep tools in a directory of their own", dir, dir)
 	}
 	if secret := engines.WithinSecret(secrets, resolved); secret != "" {
@@ -224,10 +228,8 @@ func (v *view) mountSource(c *contracts.Contract, m contracts.Mount, roots, secr
 	if err != nil {
 		return "", false, err
 	}
-	for _, taken := range reserved {
-		if m.Target == taken && taken != sandbox.Temp {
-			return "", false, contracts.Errorf(contracts.SpawnFailed, "mounts: %s has its place in the sandbox already; mount %s elsewhere", m.Target, m.Source)
-		}
+	if !v.inPlace && slices.Contains(reserved, m.Target) && m.Target != sandbox.Temp {
+		return "", false, contracts.Errorf(contracts.SpawnFailed, "mounts: %s has its place in the sandbox already; mount %s elsewhere", m.Target, m.Source)
 	}
 	return source, writable, nil
 }

@@ -170,12 +170,30 @@ func (s *space) cache(name string) (string, error) {
 	store := filepath.Join(s.caches, name)
 	err := os.Mkdir(store, 0o700)
 	if errors.Is(err, os.ErrExist) {
-		return store, nil
+		return store, reopen(store)
 	}
 	if err == nil {
 		err = s.give(store)
 	}
 	return store, err
+}
+
+// reopen gives the directory of a cache the mode back that it was made with: where there is no view of files that differs from the
+// host's, every tool can change it, because all have one user. What is no directory, as a link that the operator made, stays as it is.
+func reopen(store string) error {
+	info, err := os.Lstat(store)
+	if err != nil || !info.IsDir() || info.Mode().Perm() == 0o700 {
+		return err
+	}
+	fd, err := unix.Open(store, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0) // takes no right to read it
+	if err != nil {
+		return &os.PathError{Op: "open", Path: store, Err: err}
+	}
+	defer unix.Close(fd)
+	if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o700); !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	return nil // it is somebody else's, whose mode no tool can have changed
 }
 
 func (s *space) writable() error { return unix.Access(s.dir, unix.W_OK) }
@@ -226,16 +244,23 @@ func (s *space) create(job *engines.Job) (*workspace, error) {
 	return w, nil
 }
 
-// take returns a workspace that was made ahead, or makes one.
+// take returns a workspace that was made ahead, or makes one. Tools without a view of files of their own can change modes of those
+// that wait.
 func (s *space) take() (*workspace, error) {
 	s.mu.Lock()
 	s.inUse++
 	s.wanted = max(s.wanted, s.inUse)
-	if n := len(s.ahead); n > 0 { // the last used, of which most is at hand
+	for len(s.ahead) > 0 { // the last used, of which most is at hand
+		n := len(s.ahead)
 		w := s.ahead[n-1]
 		s.ahead = s.ahead[:n-1]
 		s.mu.Unlock()
-		return w, nil
+		if w.untouched() {
+			return w, nil
+		}
+		s.log.Warn().Str("dir", w.root).Msg("a tool changed a directory that waits for another run; it is not used")
+		w.destroy()
+		s.mu.Lock()
 	}
 	s.mu.Unlock()
 	w, err := s.make()
@@ -266,7 +291,7 @@ func (s *space) make() (*workspace, error) {
 		return nil, err
 	}
 	if s.shared {
-		err = os.Chmod(root, 0o711)
+		err = s.pass(root)
 	}
 	for _, path := range []string{w.dir, w.tmp, w.argsFile} {
 		if err != nil {
@@ -336,6 +361,11 @@ func (w *workspace) remove() {
 	// What the run was given is not kept until the next. One byte is, the "{" of all: a file that was once made empty is
 	// written to the disk by ext4 when it is closed, which takes longer than the rest of the run.
 	untouched := w.untouched() && w.args.Truncate(1) == nil
+	if untouched {
+		var err error
+		w.looks[3], err = w.lookAtArgs()
+		untouched = err == nil
+	}
 	s.mu.Lock()
 	s.inUse--
 	if untouched && !s.closed && len(s.ahead) < min(s.wanted, mostAhead) {

@@ -174,7 +174,7 @@ const MinLandlockABI = abiTruncate
 // Lacking says what a version of Landlock has not got that later ones have.
 func Lacking(abi int) (list []string) {
 	if abi < abiScopes {
-		list = append(list, "no bound on signals to other processes of the same user (Linux 6.12)", "no bound on abstract sockets where there is network: host (Linux 6.12)")
+		list = append(list, "no bound on signals to other processes of the same user (Linux 6.12)")
 	}
 	return list
 }

@@ -47,14 +47,19 @@ type filterFor struct {
 var (
 	// judge is the filter of tools that have namespaces of their own.
 	judge = filter(filterFor{sockets: families})
-	// judgeShared and judgeSilent are those of tools that have none, with the network of the host and without any.
-	judgeShared = filter(filterFor{sockets: families, shared: true})
+	// judgeShared and judgeSilent are those of tools that have none, with the network of the host and without any. Neither has
+	// AF_UNIX: Landlock before version 9 has no right for connect to a path, and behind those of a user's bus and of Docker's
+	// daemon is somebody who starts processes without a sandbox.
+	judgeShared = filter(filterFor{sockets: network, shared: true})
 	judgeSilent = filter(filterFor{shared: true})
 )
 
 // families are the kinds of sockets that tools may open: a network namespace holds for these. AF_VSOCK, which reaches the
 // hypervisor, knows nothing of namespaces.
-var families = []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+var families = append([]uint32{unix.AF_UNIX}, network...)
+
+// network are those of them that lead to no process by the path of a file.
+var network = []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
 
 // personalities are those of Docker's profile: without ADDR_NO_RANDOMIZE and READ_IMPLIES_EXEC.
 var personalities = []uint32{0, 0x8, 0x20000, 0x20008, 0xffffffff}
@@ -113,7 +118,7 @@ func filter(f filterFor) []unix.SockFilter {
 	answer(unix.SECCOMP_RET_ALLOW)
 	allowing(unix.SYS_PERSONALITY, personalities, unix.EPERM)
 	allowing(unix.SYS_SOCKET, f.sockets, unix.EAFNOSUPPORT)
-	if len(f.sockets) > 0 {
+	if slices.Contains(f.sockets, unix.AF_UNIX) {
 		allowing(unix.SYS_SOCKETPAIR, f.sockets, unix.EAFNOSUPPORT)
 	} else {
 		// A pair that is connected for ever is no more than two pipes. One of datagrams can be connected anew.

@@ -113,7 +113,7 @@ func (e *Engine) make(ctx context.Context, config *container.Config, host *conta
 		err error
 	}
 	answers := make(chan answer, 1)
-	e.graves.work.Go(func() {
+	e.graves.do(func() {
 		bounded, cancel := e.graves.bounded()
 		defer cancel()
 		made, err := e.daemon.ContainerCreate(bounded, config, host, nil, platform, name)
@@ -129,7 +129,7 @@ func (e *Engine) make(ctx context.Context, config *container.Config, host *conta
 		}
 		return a.id, a.err
 	case <-ctx.Done():
-		e.graves.work.Go(func() {
+		e.graves.do(func() {
 			if a := <-answers; a.err == nil || errors.Is(a.err, errSlow) {
 				e.graves.bury(name, false)
 			}

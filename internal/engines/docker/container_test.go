@@ -45,6 +45,7 @@ func parse(t *testing.T, text string) *engines.Job {
 // inspected is what the daemon says about the container of a run that waits.
 func inspected(t *testing.T, e *Engine, j *engines.Job) container.InspectResponse {
 	t.Helper()
+	e.graves.wait() // the container of a run before it may be there still
 	var found container.InspectResponse
 	j.Starting = func() error {
 		list, err := world.api.ContainerList(t.Context(), container.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelOwner+"="+e.name), filters.Arg("label", labelRole+"="+roleRun))})

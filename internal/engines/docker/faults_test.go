@@ -185,10 +185,13 @@ func (l *link) stop(stopped bool) {
 
 // through makes an engine whose daemon is behind the link, and does not wait long.
 func through(t *testing.T, l *link, change ...func(*Config)) *Engine {
-	return newEngine(t, append(change, l.change, func(c *Config) {
+	return newEngine(t, append([]func(*Config){l.change, func(c *Config) {
 		c.Host, c.CallTimeout = l.host, 2*time.Second
-	})...)
+	}}, change...)...)
 }
+
+// patient is a change for one that waits so long for the daemon that it shows.
+func patient(c *Config) { c.CallTimeout = 20 * time.Second }
 
 // ready waits until an engine is.
 func ready(t *testing.T, e *Engine) {
@@ -715,10 +718,10 @@ func TestSlowLink(t *testing.T) {
 	}
 	l := newLink(t)
 	l.mu.Lock()
-	l.pause = 3 * time.Second / time.Duration(len(text)/(32<<10)+1)
+	l.pause = 8 * time.Second / time.Duration(len(text)/(32<<10)+1)
 	l.mu.Unlock()
 	e := through(t, l, func(c *Config) { c.Program = program })
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // enough to get there, and too little for all of the program
 	defer cancel()
 	unavailable(t, e.Ready(ctx), "still on its way")
 	enginetest.Eventually(t, "the engine is ready", func() bool { return e.Ready(t.Context()) == nil })
@@ -736,8 +739,9 @@ func TestKindsByTimeout(t *testing.T) {
 func TestCacheWhileDaemonHangs(t *testing.T) {
 	toolIn(t)
 	l := newLink(t)
-	e := through(t, l)
+	e, e2 := through(t, l), through(t, l, patient)
 	ready(t, e)
+	ready(t, e2)
 	l.hang()
 	var group sync.WaitGroup
 	quick(t, "what eight runs wait for a cache", 6*time.Second, func() {
@@ -748,13 +752,16 @@ func TestCacheWhileDaemonHangs(t *testing.T) {
 	})
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	group.Go(func() { _ = e.readyCache(t.Context(), "executor-test.hangs") })
+	other, enough := context.WithCancel(t.Context())
+	defer enough()
+	group.Go(func() { _ = e2.readyCache(other, "executor-test.hangs") })
 	time.AfterFunc(100*time.Millisecond, func() { cancel(cause) })
-	quick(t, "the end of one that is cancelled", time.Second, func() {
-		if err := e.readyCache(ctx, "executor-test.hangs"); !errors.Is(err, cause) {
+	quick(t, "the end of one that is cancelled", 5*time.Second, func() {
+		if err := e2.readyCache(ctx, "executor-test.hangs"); !errors.Is(err, cause) {
 			t.Errorf("it returned %v", err)
 		}
 	})
+	enough()
 	group.Wait()
 	place := make(chan struct{}, 1) // of a run that is making it, and does not end
 	place <- struct{}{}
@@ -769,7 +776,7 @@ func TestCacheWhileDaemonHangs(t *testing.T) {
 func TestEndWhileDaemonHangs(t *testing.T) {
 	toolIn(t)
 	l := newLink(t)
-	e := through(t, l)
+	e := through(t, l, patient)
 	ready(t, e)
 	near, far := net.Pipe()
 	t.Cleanup(func() { far.Close() })
@@ -778,7 +785,7 @@ func TestEndWhileDaemonHangs(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
 	l.hang()
-	quick(t, "the end", time.Second, func() {
+	quick(t, "the end", 5*time.Second, func() {
 		if _, err := e.ended(ctx, b, nil, engines.Exit{}, boot.End{}, errBroken); !errors.Is(err, cause) {
 			t.Errorf("it returned %v", err)
 		}

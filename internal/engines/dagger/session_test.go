@@ -27,7 +27,7 @@ import (
 func quick(t *testing.T) {
 	t.Helper()
 	before := []time.Duration{probeEvery, probeTimeout, retryFirst, retryMost, readyWait, endTimeout}
-	probeEvery, probeTimeout, retryFirst, retryMost, readyWait, endTimeout = 50*time.Millisecond, 200*time.Millisecond, 20*time.Millisecond, 100*time.Millisecond, 2*time.Second, 2*time.Second
+	probeEvery, probeTimeout, retryFirst, retryMost, readyWait, endTimeout = 50*time.Millisecond, time.Second, 20*time.Millisecond, 100*time.Millisecond, 2*time.Second, 2*time.Second
 	t.Cleanup(func() {
 		probeEvery, probeTimeout, retryFirst, retryMost, readyWait, endTimeout = before[0], before[1], before[2], before[3], before[4], before[5]
 	})
@@ -63,9 +63,10 @@ func becomesReady(t *testing.T, e *Engine) {
 	enginetest.Eventually(t, "the engine is ready", func() bool { return e.Ready(t.Context()) == nil })
 }
 
-// blocked starts a run that does not end by itself, and waits until its tool is up.
+// blocked starts a run that does not end by itself, once the engine is ready, and waits until its tool is up.
 func blocked(t *testing.T, e *Engine) (ended chan error, stop context.CancelFunc) {
 	t.Helper()
+	becomesReady(t, e)
 	ctx, cancel := context.WithCancel(t.Context())
 	up, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -232,7 +233,6 @@ func TestCLIKilled(t *testing.T) {
 	quick(t)
 	cli := daggertest.NewCLI(t, daggertest.CLIGood, testImages(t))
 	e := open1(t, Config{CLI: cli.Path})
-	becomesReady(t, e)
 	ended, stop := blocked(t, e)
 	defer stop()
 	daggertest.Kill(t, cli.Alive()[0])
@@ -269,7 +269,7 @@ func TestEngineGoneMidRun(t *testing.T) {
 // TestEngineHangs: an engine that answers nothing any more is given up, and taken again when it does.
 func TestEngineHangs(t *testing.T) {
 	quick(t)
-	d, e := double(t, daggertest.Options{}, Config{ConnectTimeout: 300 * time.Millisecond})
+	d, e := double(t, daggertest.Options{}, Config{ConnectTimeout: 2 * time.Second})
 	ended, stop := blocked(t, e)
 	defer stop()
 	d.Hang()
@@ -285,7 +285,6 @@ func TestEngineHangs(t *testing.T) {
 // TestImpatientCallers: who asks whether the engine is ready, and does not wait for the answer, ends no session.
 func TestImpatientCallers(t *testing.T) {
 	d, e := double(t, daggertest.Options{}, Config{})
-	becomesReady(t, e)
 	ended, stop := blocked(t, e)
 	d.Hang()
 	for range 2 * probesFailed {
@@ -302,12 +301,12 @@ func TestImpatientCallers(t *testing.T) {
 
 // TestPullTimeout: a registry that never answers does not hold a run for ever, and the run can go elsewhere.
 func TestPullTimeout(t *testing.T) {
-	d, e := double(t, daggertest.Options{}, Config{PullTimeout: 300 * time.Millisecond})
+	d, e := double(t, daggertest.Options{}, Config{PullTimeout: 2 * time.Second})
 	becomesReady(t, e)
 	d.Hang()
 	begun := time.Now()
 	r := run(t, e, job(specWith(contracts.CommonSpec{}), "out:ran"))
-	if refusedWith(t, r, contracts.ImageUnavailable, "pull_timeout"); r.starts != 0 || time.Since(begun) > 5*time.Second {
+	if refusedWith(t, r, contracts.ImageUnavailable, "pull_timeout"); r.starts != 0 || time.Since(begun) > 10*time.Second {
 		t.Errorf("%d starts, after %s", r.starts, time.Since(begun))
 	}
 	d.Resume()

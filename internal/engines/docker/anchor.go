@@ -95,7 +95,7 @@ func (a *anchor) get(ctx context.Context) (string, error) {
 		}
 		m = &making{done: make(chan struct{})}
 		a.making = m
-		a.graves.work.Go(func() { a.make(m) })
+		a.graves.do(func() { a.make(m) })
 	}
 	a.mu.Unlock()
 	select {

@@ -113,7 +113,7 @@ func (e *Engine) make(ctx context.Context, config *container.Config, host *conta
 		err error
 	}
 	answers := make(chan answer, 1)
-	e.graves.work.Go(func() {
+	e.graves.do(func() {
 		bounded, cancel := e.graves.bounded()
 		defer cancel()
 		made, err := e.daemon.ContainerCreate(bounded, config, host, nil, platform, name)
@@ -129,7 +129,7 @@ func (e *Engine) make(ctx context.Context, config *container.Config, host *conta
 		}
 		return a.id, a.err
 	case <-ctx.Done():
-		e.graves.work.Go(func() {
+		e.graves.do(func() {
 			if a := <-answers; a.err == nil || errors.Is(a.err, errSlow) {
 				e.graves.bury(name, false)
 			}
@@ -294,7 +294,7 @@ func (b *box) broken(ctx context.Context, err error) error {
 		if found.State.OOMKilled {
 			return contracts.Errorf(contracts.Unsupported, "memory_limit: it is too small to start anything in the container; give it 16Mi or more")
 		}
-		state = fmt.Sprintf("; it is %s, with exit code %d %s", found.State.Status, found.State.ExitCode, found.State.Error)
+		state = "; " + stateOf(found.State)
 	}
 	if b.limited && (strings.HasSuffix(said, "resource temporarily unavailable") || strings.Contains(said, "increase max user processes")) { // what execve and our runtime say
 		return contracts.Errorf(contracts.Unsupported, "ulimits: the user of the tool has more processes on the daemon's machine than nproc lets it have; make it larger, or use pids_limit")
@@ -366,45 +366,68 @@ func (b *box) run(ctx context.Context, grace time.Duration, stdout, stderr io.Wr
 
 // outOfMemory is what the daemon knows about a container whose first process could not tell. Of one that it has removed already only what
 // happened to it is known. died: it is the first process that has ended. That is for lack of memory where it was killed; others of the container may have been before.
-func (b *box) outOfMemory(ctx context.Context, died bool) bool {
+// state is what there is to say about the container where it is not that.
+func (b *box) outOfMemory(ctx context.Context, died bool) (lacked bool, state string) {
 	ctx, cancel := b.daemon.cleaning(ctx)
 	defer cancel()
 	found, err := b.daemon.ContainerInspect(ctx, b.id)
+	if err == nil && found.State != nil {
+		state = stateOf(found.State)
+	}
 	switch {
 	case err != nil && !cerrdefs.IsNotFound(err):
-		return false
+		return false, ""
 	case err == nil && found.State != nil && died && !found.State.Running && found.State.ExitCode != killed:
-		return false
+		return false, state
 	case err == nil && found.State != nil && found.State.OOMKilled && (!died || !found.State.Running):
-		return true
+		return true, state
 	}
-	ctx, cancel = context.WithTimeout(ctx, mostTelling)
+	ctx, cancel = context.WithCancel(ctx)
 	defer cancel()
+	most := mostTelling
+	if died { // of which the daemon will tell, be it late; of others only where they lacked memory
+		most = mostDying
+	}
+	timer := time.AfterFunc(most, cancel)
+	defer timer.Stop()
 	happened, failed := b.daemon.Events(ctx, events.ListOptions{
 		Since: "1", Filters: filters.NewArgs(filters.Arg("container", b.id), filters.Arg("event", string(events.ActionOOM)), filters.Arg("event", string(events.ActionDie))),
 	})
-	for lacked, dead := false, false; ; {
+	for dead := false; ; {
 		select {
 		case one := <-happened: // the two come by different ways: lack of memory before the death that it is the cause of, or after
 			if one.Action != events.ActionDie {
 				lacked = true
-			} else if dead = true; one.Actor.Attributes["exitCode"] != strconv.Itoa(killed) {
-				return false
+			} else {
+				dead = true
+				timer.Reset(mostTelling)
+				code := one.Actor.Attributes["exitCode"]
+				if state = "it ended with exit code " + code; code != strconv.Itoa(killed) {
+					return false, state
+				}
 			}
 			if lacked && (dead || !died) {
-				return true
+				return true, state
 			}
 		case <-failed: //nolint:errcheck // that nothing is told is all there is to know
-			return false
+			return false, state
 		}
 	}
+}
+
+// stateOf is the state of a container in words.
+func stateOf(s *container.State) string {
+	return strings.TrimSpace(fmt.Sprintf("it is %s, with exit code %d %s", s.Status, s.ExitCode, s.Error))
 }
 
 // killed is the exit code of a process that SIGKILL has ended.
 const killed = 137
 
-// mostTelling is how long the daemon may take to tell how a container ended whose end its connection told.
-const mostTelling = time.Second
+// How long the daemon may take to tell how a container ended whose end its connection told.
+const (
+	mostDying   = 5 * time.Second // that its first process has ended: a busy one tells much later than the connection
+	mostTelling = time.Second     // all else, which comes at about the time of the end, or never
+)
 
 // Labels of what the engine makes.
 const (

@@ -45,6 +45,7 @@ func parse(t *testing.T, text string) *engines.Job {
 // inspected is what the daemon says about the container of a run that waits.
 func inspected(t *testing.T, e *Engine, j *engines.Job) container.InspectResponse {
 	t.Helper()
+	e.graves.wait() // the container of a run before it may be there still
 	var found container.InspectResponse
 	j.Starting = func() error {
 		list, err := world.api.ContainerList(t.Context(), container.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelOwner+"="+e.name), filters.Arg("label", labelRole+"="+roleRun))})
@@ -357,12 +358,20 @@ func TestLimits(t *testing.T) {
 func TestOutOfMemoryOfRemoved(t *testing.T) {
 	toolIn(t)
 	e := newEngine(t)
-	for script, want := range map[string]bool{"eat:200M": true, "kill:self:KILL": false, "background:1 eat:200M wait": false} {
+	for script, c := range map[string]struct {
+		want bool
+		code string
+	}{"eat:200M": {true, "137"}, "kill:self:KILL": {false, "65"}, "block": {false, "137"}, "background:1 eat:200M wait": {false, "65"}} {
 		made := must(world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: append([]string{"/bin/testtool"}, strings.Fields(script)...), Labels: e.labels(roleRun, e.now())},
 			&container.HostConfig{NetworkMode: "none", AutoRemove: true, Resources: container.Resources{Memory: 32 << 20, MemorySwap: 32 << 20}}, nil, nil, ""))
 		gone, failed := world.api.ContainerWait(t.Context(), made.ID, container.WaitConditionRemoved)
 		if err := world.api.ContainerStart(t.Context(), made.ID, container.StartOptions{}); err != nil {
 			t.Fatal(err)
+		}
+		if script == "block" { // the first process of a container cannot kill itself
+			if err := world.api.ContainerKill(t.Context(), made.ID, "KILL"); err != nil {
+				t.Fatal(err)
+			}
 		}
 		select {
 		case <-gone:
@@ -370,9 +379,27 @@ func TestOutOfMemoryOfRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := &box{daemon: e.daemon, id: made.ID}
-		if got := b.outOfMemory(t.Context(), true); got != want {
-			t.Errorf("that %s ended for lack of memory is %t", script, got)
+		got, state := b.outOfMemory(t.Context(), true)
+		if got != c.want || !strings.HasSuffix(state, "exit code "+c.code) {
+			t.Errorf("that %s ended for lack of memory is %t; %q", script, got, state)
 		}
+	}
+}
+
+// TestKilledByDaemon: that a tool was lost says how its container ended.
+func TestKilledByDaemon(t *testing.T) {
+	toolIn(t)
+	e := newEngine(t)
+	j := tool("block")
+	j.Starting = func() error {
+		list, err := world.api.ContainerList(t.Context(), container.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelOwner+"="+e.name), filters.Arg("label", labelRole+"="+roleRun))})
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%d containers, %v", len(list), err)
+		}
+		return world.api.ContainerKill(t.Context(), list[0].ID, "KILL")
+	}
+	if exit, err := e.Run(t.Context(), j, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "lost the tool") || !strings.Contains(err.Error(), "exit code 137") {
+		t.Errorf("it returned %+v, %v", exit, err)
 	}
 }
 

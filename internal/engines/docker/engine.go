@@ -216,7 +216,10 @@ func (e *Engine) run(ctx context.Context, job *engines.Job, images *images, stdo
 // ended says how a run ended.
 func (e *Engine) ended(ctx context.Context, b *box, q *boot.Request, exit engines.Exit, end boot.End, err error) (engines.Exit, error) {
 	if err != nil {
-		memory := ctx.Err() == nil && b.outOfMemory(ctx, true) // where nobody waits for the answer the daemon is not asked
+		memory, state := false, ""
+		if ctx.Err() == nil { // where nobody waits for the answer the daemon is not asked
+			memory, state = b.outOfMemory(ctx, true)
+		}
 		b.discard()
 		switch {
 		case ctx.Err() != nil:
@@ -225,13 +228,16 @@ func (e *Engine) ended(ctx context.Context, b *box, q *boot.Request, exit engine
 			exit.Signal, exit.OOMKilled = "SIGKILL", true
 			return exit, nil
 		}
-		return exit, fmt.Errorf("the docker engine lost the tool: %w; was the daemon at %s restarted?", err, e.daemon.host)
+		if state != "" {
+			state = " (" + state + ")"
+		}
+		return exit, fmt.Errorf("the docker engine lost the tool: %w%s; was the daemon at %s restarted?", err, state, e.daemon.host)
 	}
 	exit.Code, exit.Signal = end.Code, end.Signal
 	exit.Usage = contracts.Usage{CPUMS: float64(end.CPU) / float64(time.Millisecond), MaxRSSBytes: end.MaxRSS}
 	exit.OOMKilled = end.OOM > 0 && (end.Signal != "" || end.Code != 0)
 	if end.OOM < 0 && end.Signal == "SIGKILL" && !end.Stopped { // its runtime does not show the counters inside
-		exit.OOMKilled = b.outOfMemory(ctx, false)
+		exit.OOMKilled, _ = b.outOfMemory(ctx, false)
 	}
 	b.leave()
 	switch {

@@ -13,14 +13,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/volume"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/rs/zerolog"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
@@ -182,10 +185,13 @@ func (l *link) stop(stopped bool) {
 
 // through makes an engine whose daemon is behind the link, and does not wait long.
 func through(t *testing.T, l *link, change ...func(*Config)) *Engine {
-	return newEngine(t, append(change, l.change, func(c *Config) {
+	return newEngine(t, append([]func(*Config){l.change, func(c *Config) {
 		c.Host, c.CallTimeout = l.host, 2*time.Second
-	})...)
+	}}, change...)...)
 }
+
+// patient is a change for one that waits so long for the daemon that it shows.
+func patient(c *Config) { c.CallTimeout = 20 * time.Second }
 
 // ready waits until an engine is.
 func ready(t *testing.T, e *Engine) {
@@ -386,7 +392,6 @@ func TestExecutorKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := anonymousVolumes(t)
 	c := exec.Command(self)
 	c.Env = append(os.Environ(), asHelper+"="+world.program, asImage+"="+testImage)
 	out, err := c.StdoutPipe()
@@ -403,6 +408,10 @@ func TestExecutorKilled(t *testing.T) {
 	}
 	name = strings.TrimSpace(name)
 	enginetest.Eventually(t, "three tools run", func() bool { return len(enginetest.Marked(name)) >= 5 })
+	volumes := anonymousVolumes(t, name)
+	if len(volumes) == 0 {
+		t.Error("none of its containers has a volume")
+	}
 	if err := c.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -419,24 +428,34 @@ func TestExecutorKilled(t *testing.T) {
 	e := newEngine(t)
 	enginetest.Eventually(t, "the containers are gone", func() bool { return len(leftOf(world.api, name)) == 0 })
 	e.Close()
-	enginetest.Eventually(t, "the volume is gone", func() bool { return anonymousVolumes(t) <= before })
+	for _, volume := range volumes {
+		enginetest.Eventually(t, "the volume is gone", func() bool {
+			_, err := world.api.VolumeInspect(t.Context(), volume)
+			return cerrdefs.IsNotFound(err)
+		})
+	}
 }
 
-func anonymousVolumes(t *testing.T) int {
+// anonymousVolumes are the volumes that containers of an engine have. It is by these that a volume without a name is known to be one of it.
+func anonymousVolumes(t *testing.T, owner string) (all []string) {
 	t.Helper()
-	list, err := world.api.VolumeList(t.Context(), volume.ListOptions{})
+	list, err := world.api.ContainerList(t.Context(), container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", labelOwner+"="+owner))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(list.Volumes)
+	for _, c := range list {
+		for _, m := range c.Mounts {
+			if m.Type == mount.TypeVolume && !slices.Contains(all, m.Name) {
+				all = append(all, m.Name)
+			}
+		}
+	}
+	return all
 }
 
 // The reaper removes what a dead executor made and never started, and nothing of others.
 func TestReaper(t *testing.T) {
 	toolIn(t)
-	was := abandoned
-	abandoned = 0
-	t.Cleanup(func() { abandoned = was }) // after the end of the engine, which reads it
 	e := newEngine(t)
 	createAs := func(name string, labels map[string]string) string {
 		c, err := world.api.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"/bin/testtool", "block"}, Labels: labels}, &container.HostConfig{NetworkMode: "none"}, nil, nil, name)
@@ -463,6 +482,18 @@ func TestReaper(t *testing.T) {
 		}
 		return id
 	}
+	// Of an owner that seems dead: the reaper of another executor on the daemon may take it before it is started.
+	startDead := func(create func() string) (id string) {
+		enginetest.Eventually(t, "a container runs", func() bool {
+			id = create()
+			err := world.api.ContainerStart(t.Context(), id, container.StartOptions{})
+			if err != nil && !cerrdefs.IsNotFound(err) && !cerrdefs.IsConflict(err) {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
+		return id
+	}
 	exists := func(id string) bool {
 		_, err := world.api.ContainerInspect(t.Context(), id)
 		return err == nil
@@ -477,34 +508,45 @@ func TestReaper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.stop() // its own reaper, which else looks at any moment
+	e.work.Wait()
+	dead, alive := fmt.Sprintf("executor-test-dead%d", os.Getpid()), fmt.Sprintf("executor-test-alive%d", os.Getpid())
+	running := start(create(of(alive, roleAnchor, time.Time{}))) // before all else of it: by this all reapers know that it lives
 	gone := map[string]string{
-		"made, and never started":        create(of("executor-test-dead", roleRun, later)),
-		"running, long after its time":   start(create(of("executor-test-dead", roleRun, time.Now().Add(-time.Minute)))),
+		"made, and never started":        create(of(dead, roleRun, later)),
+		"running, long after its time":   startDead(func() string { return create(of(dead, roleRun, time.Now().Add(-time.Minute))) }),
 		"our own, which has ended":       create(of(e.name, roleRun, later)), // and could not be removed then
 		"our own, long after its time":   start(create(of(e.name, roleWarm, time.Now().Add(-time.Minute)))),
-		"the anchor of a dead executor":  create(of("executor-test-dead", roleAnchor, time.Time{})),
+		"the anchor of a dead executor":  create(of(dead, roleAnchor, time.Time{})),
 		"our own anchor that we lost":    start(create(of(e.name, roleAnchor, time.Time{}))),
-		"of a cache that was to be made": create(of("executor-test-dead", roleCache, later)),
+		"of a cache that was to be made": create(of(dead, roleCache, later)),
 	}
 	kept := map[string]string{
-		"running, in its time": start(create(of("executor-test-alive", roleRun, later))),
+		"running, in its time": start(create(of(alive, roleRun, later))),
 		"our own anchor":       anchor,
-		"an anchor that runs":  start(create(of("executor-test-alive", roleAnchor, time.Time{}))),
-		"without our label":    create(map[string]string{labelOwner: "executor-test-dead"}),
+		"an anchor that runs":  running,
+		"without our label":    create(map[string]string{labelOwner: dead}),
 		"with half of it":      create(map[string]string{labelManaged: "true"}),
 		"without any":          create(nil),
 		"somebody else's tool": start(create(map[string]string{"com.example": "x"})),
 		// Its executor lives, and knows better; perhaps it is only its clock that is another.
-		"running, long after its time, of a living executor": start(create(of("executor-test-alive", roleRun, time.Now().Add(-time.Minute)))),
+		"running, long after its time, of a living executor": start(create(of(alive, roleRun, time.Now().Add(-time.Minute)))),
 		// Labels go on to what is made of a container: docker commit, and a container of that.
-		"made of an image of ours": start(createAs("", of("executor-test-dead", roleRun, time.Now().Add(-time.Minute)))),
+		"made of an image of ours": start(createAs("", of(dead, roleRun, time.Now().Add(-time.Minute)))),
 	}
 	theirs := fmt.Sprintf("executor-test-theirs:%d", os.Getpid())
 	if err := importImage(t.Context(), world.api, theirs, map[string][]byte{"file": nil}, "LABEL "+labelManaged+"=true"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { removeImages(world.api, theirs) })
-	if err := e.reap(t.Context()); err != nil {
+	mine := []string{e.name, dead, alive, theirs}
+	err = e.reapOlder(t.Context(), func(of string) time.Duration {
+		if slices.Contains(mine, of) {
+			return 0
+		}
+		return abandoned // others may be about to start what they made
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	e.graves.wait()
@@ -676,10 +718,10 @@ func TestSlowLink(t *testing.T) {
 	}
 	l := newLink(t)
 	l.mu.Lock()
-	l.pause = 3 * time.Second / time.Duration(len(text)/(32<<10)+1)
+	l.pause = 8 * time.Second / time.Duration(len(text)/(32<<10)+1)
 	l.mu.Unlock()
 	e := through(t, l, func(c *Config) { c.Program = program })
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // enough to get there, and too little for all of the program
 	defer cancel()
 	unavailable(t, e.Ready(ctx), "still on its way")
 	enginetest.Eventually(t, "the engine is ready", func() bool { return e.Ready(t.Context()) == nil })
@@ -697,8 +739,9 @@ func TestKindsByTimeout(t *testing.T) {
 func TestCacheWhileDaemonHangs(t *testing.T) {
 	toolIn(t)
 	l := newLink(t)
-	e := through(t, l)
+	e, e2 := through(t, l), through(t, l, patient)
 	ready(t, e)
+	ready(t, e2)
 	l.hang()
 	var group sync.WaitGroup
 	quick(t, "what eight runs wait for a cache", 6*time.Second, func() {
@@ -709,13 +752,16 @@ func TestCacheWhileDaemonHangs(t *testing.T) {
 	})
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	group.Go(func() { _ = e.readyCache(t.Context(), "executor-test.hangs") })
+	other, enough := context.WithCancel(t.Context())
+	defer enough()
+	group.Go(func() { _ = e2.readyCache(other, "executor-test.hangs") })
 	time.AfterFunc(100*time.Millisecond, func() { cancel(cause) })
-	quick(t, "the end of one that is cancelled", time.Second, func() {
-		if err := e.readyCache(ctx, "executor-test.hangs"); !errors.Is(err, cause) {
+	quick(t, "the end of one that is cancelled", 5*time.Second, func() {
+		if err := e2.readyCache(ctx, "executor-test.hangs"); !errors.Is(err, cause) {
 			t.Errorf("it returned %v", err)
 		}
 	})
+	enough()
 	group.Wait()
 	place := make(chan struct{}, 1) // of a run that is making it, and does not end
 	place <- struct{}{}
@@ -730,7 +776,7 @@ func TestCacheWhileDaemonHangs(t *testing.T) {
 func TestEndWhileDaemonHangs(t *testing.T) {
 	toolIn(t)
 	l := newLink(t)
-	e := through(t, l)
+	e := through(t, l, patient)
 	ready(t, e)
 	near, far := net.Pipe()
 	t.Cleanup(func() { far.Close() })
@@ -739,7 +785,7 @@ func TestEndWhileDaemonHangs(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
 	l.hang()
-	quick(t, "the end", time.Second, func() {
+	quick(t, "the end", 5*time.Second, func() {
 		if _, err := e.ended(ctx, b, nil, engines.Exit{}, boot.End{}, errBroken); !errors.Is(err, cause) {
 			t.Errorf("it returned %v", err)
 		}

@@ -3,7 +3,6 @@ package docker
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -18,8 +17,10 @@ type graves struct {
 	daemon *daemon
 	log    zerolog.Logger
 	places chan struct{}
-	work   sync.WaitGroup
-	open   atomic.Int64
+
+	mu      sync.Mutex
+	work    int        // goroutines that are under way
+	settled *sync.Cond // there are none
 
 	ctx context.Context // of all removals
 	end context.CancelFunc
@@ -29,14 +30,31 @@ const mostGraves = 64
 
 func newGraves(d *daemon, log zerolog.Logger) *graves {
 	ctx, end := context.WithCancel(context.Background())
-	return &graves{daemon: d, log: log, places: make(chan struct{}, mostGraves), ctx: ctx, end: end}
+	g := &graves{daemon: d, log: log, places: make(chan struct{}, mostGraves), ctx: ctx, end: end}
+	g.settled = sync.NewCond(&g.mu)
+	return g
+}
+
+// do does something in the background that wait waits for. A WaitGroup will not do: while one waits, others begin anew from none.
+func (g *graves) do(one func()) {
+	g.mu.Lock()
+	g.work++
+	g.mu.Unlock()
+	go func() {
+		defer func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			if g.work--; g.work == 0 {
+				g.settled.Broadcast()
+			}
+		}()
+		one()
+	}()
 }
 
 // bury has a container removed. One that ends by itself is removed by the daemon, which is only watched.
 func (g *graves) bury(id string, byItself bool) {
-	g.open.Add(1)
-	g.work.Go(func() {
-		defer g.open.Add(-1)
+	g.do(func() {
 		select {
 		case g.places <- struct{}{}:
 		case <-g.ctx.Done():
@@ -96,7 +114,7 @@ func (g *graves) leave(id string, err error) {
 
 // kill ends a container that does not end by itself.
 func (g *graves) kill(id string) {
-	g.work.Go(func() {
+	g.do(func() {
 		ctx, cancel := g.bounded()
 		defer cancel()
 		_ = g.daemon.ContainerKill(ctx, id, "KILL") // it may have ended; else it is removed by force
@@ -104,4 +122,10 @@ func (g *graves) kill(id string) {
 }
 
 // wait returns when all are removed that were to be.
-func (g *graves) wait() { g.work.Wait() }
+func (g *graves) wait() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.work > 0 {
+		g.settled.Wait()
+	}
+}

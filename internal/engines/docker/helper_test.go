@@ -18,7 +18,6 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	imageapi "github.com/docker/docker/api/types/image"
-	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
 	"github.com/rs/zerolog"
@@ -246,28 +245,6 @@ func run(tb testing.TB, e *Engine, j *engines.Job) string {
 
 func removeImages(api *client.Client, name string) {
 	api.ImageRemove(context.Background(), name, imageapi.RemoveOptions{Force: true})
-}
-
-// othersThings lists volumes, but those that are used, and networks.
-func othersThings(t *testing.T, used map[string]bool) (all []string) {
-	t.Helper()
-	volumes, err := world.api.VolumeList(t.Context(), volume.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range volumes.Volumes {
-		if !used[v.Name] {
-			all = append(all, "volume "+v.Name)
-		}
-	}
-	networks, err := world.api.NetworkList(t.Context(), network.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range networks {
-		all = append(all, "network "+n.Name)
-	}
-	return all
 }
 
 // hostDir is an empty directory for mounts, its path without links, into which the users of containers can look.

@@ -12,8 +12,8 @@ import (
 	imageapi "github.com/docker/docker/api/types/image"
 )
 
-// Times of the reaper. Variables for tests.
-var (
+// Times of the reaper.
+const (
 	reapEvery = time.Minute
 	// abandoned is how old something has to be that nobody seems to need: its executor may just be about it.
 	abandoned = 2 * time.Minute
@@ -59,6 +59,12 @@ func nameOf(c container.Summary) string {
 
 // reap removes what dead executors left. What has not our label is not even looked at.
 func (e *Engine) reap(ctx context.Context) error {
+	return e.reapOlder(ctx, func(string) time.Duration { return abandoned })
+}
+
+// reapOlder is reap that is told when something is abandoned, by its owner, or by its name where that is an image: tests do not wait
+// that long for theirs, and let others on the same daemon have their time.
+func (e *Engine) reapOlder(ctx context.Context, abandoned func(of string) time.Duration) error {
 	if _, err := e.daemon.look(ctx, true); err != nil { // first, because it settles which version of the API is spoken
 		return err
 	}
@@ -96,7 +102,7 @@ func (e *Engine) reap(ctx context.Context) error {
 		// One that is overdue is left to its executor while that lives, whose clock may be another: it knows which ones it uses, and removes
 		// the rest itself.
 		late := deadline > 0 && now.After(time.Unix(deadline, 0)) && (owner == e.name || !alive[owner])
-		old := today.Sub(time.Unix(c.Created, 0)) > abandoned
+		old := today.Sub(time.Unix(c.Created, 0)) > abandoned(owner)
 		over := c.State != container.StateRunning && c.State != container.StatePaused
 		// An executor has its anchor before it makes anything else.
 		dead := !alive[owner] && (old || c.Labels[labelRole] != roleAnchor)
@@ -107,18 +113,18 @@ func (e *Engine) reap(ctx context.Context) error {
 			e.graves.bury(c.ID, false)
 		}
 	}
-	return e.reapImages(bounded, ours, today)
+	return e.reapImages(bounded, ours, today, abandoned)
 }
 
 // reapImages removes images that hold programs which no container uses.
-func (e *Engine) reapImages(ctx context.Context, ours filters.Args, now time.Time) error {
+func (e *Engine) reapImages(ctx context.Context, ours filters.Args, now time.Time, abandoned func(of string) time.Duration) error {
 	list, err := e.daemon.ImageList(ctx, imageapi.ListOptions{Filters: ours})
 	if err != nil {
 		return err
 	}
 	for _, i := range list {
 		for _, name := range i.RepoTags { // by name: what somebody else made of ours has the label too
-			if strings.HasPrefix(name, initImage+":") && now.Sub(time.Unix(i.Created, 0)) > abandoned {
+			if strings.HasPrefix(name, initImage+":") && now.Sub(time.Unix(i.Created, 0)) > abandoned(name) {
 				_, _ = e.daemon.ImageRemove(ctx, name, imageapi.RemoveOptions{}) // fails where a container uses it
 			}
 		}

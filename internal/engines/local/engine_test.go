@@ -295,9 +295,11 @@ func TestUsage(t *testing.T) {
 		if u, err = usage(t.Context()); err != nil || u.MaxRSSBytes > 32<<20 {
 			t.Errorf("a small tool used %d MiB, %v", u.MaxRSSBytes>>20, err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		if u, err = usage(ctx, "burn:100ms", "block"); !errors.Is(err, context.DeadlineExceeded) || u.CPUMS < 90 {
+		stop := writerFunc(func(p []byte) (int, error) { cancel(); return len(p), nil })
+		exit, err = e.Run(ctx, tool(t, "burn:100ms", "out:up", "block"), stop, nil)
+		if u = exit.Usage; !errors.Is(err, context.Canceled) || u.CPUMS < 90 {
 			t.Errorf("a tool that was stopped used %.0f ms, %v", u.CPUMS, err)
 		}
 	})
@@ -367,7 +369,8 @@ func TestStreamHeldByAStranger(t *testing.T) {
 	e := newEngine(t)
 	var stranger *os.File
 	var once sync.Once
-	j := tool(t, "pid", "out: ", "sleep:200ms", "out:end")
+	held := filepath.Join(t.TempDir(), "held")
+	j := tool(t, "pid", "out: ", "await:"+held, "out:end")
 	var stdout strings.Builder
 	begun := time.Now()
 	_, err := e.Run(t.Context(), j, writerFunc(func(p []byte) (int, error) {
@@ -376,6 +379,9 @@ func TestStreamHeldByAStranger(t *testing.T) {
 			once.Do(func() {
 				var err error
 				if stranger, err = os.OpenFile("/proc/"+pid+"/fd/1", os.O_WRONLY, 0); err != nil {
+					t.Error(err)
+				}
+				if err := os.WriteFile(held, nil, 0o600); err != nil { // the tool ends after that
 					t.Error(err)
 				}
 			})

@@ -52,8 +52,9 @@ func findBubblewrap(places []string) (string, error) {
 	return "", fmt.Errorf("there is no bwrap in %s: run apt-get install bubblewrap, or dnf install bubblewrap", strings.Join(places, ", "))
 }
 
-// bubblewrapNeeds are the options that have not always been there: since 0.7.0.
-var bubblewrapNeeds = []string{"--json-status-fd", "--perms", "--size", "--unshare-cgroup", "--clearenv"}
+// bubblewrapNeeds are the options that have not always been there: the last since 0.10, and in the 0.8 and 0.9 of distributions that
+// mended CVE-2024-42472. What a contract names must be what was looked at when it is mounted, its own directory too.
+var bubblewrapNeeds = []string{"--json-status-fd", "--perms", "--size", "--unshare-cgroup", "--clearenv", "--bind-fd"}
 
 // prepareBubblewrap makes the engine run tools in namespaces that bwrap makes.
 func (e *Engine) prepareBubblewrap() error {
@@ -69,7 +70,7 @@ func (e *Engine) prepareBubblewrap() error {
 	}
 	for _, option := range bubblewrapNeeds {
 		if !strings.Contains(string(text), option+" ") {
-			return fmt.Errorf("%s has no option %s: it needs bubblewrap 0.7.0 or later", program, option)
+			return fmt.Errorf("%s has no option %s: it needs bubblewrap 0.10 or later, or the 0.8 or 0.9 of a distribution that keeps it mended, as Debian 12 does; update it, or install a newer one", program, option)
 		}
 	}
 	if err := e.prepareNamespaces(); err != nil {
@@ -83,10 +84,6 @@ func (e *Engine) prepareBubblewrap() error {
 	e.detail = "by " + program
 	if version, err := exec.Command(program, "--version").Output(); err == nil {
 		e.detail = strings.TrimSpace(string(version)) + ", " + program
-	}
-	if !strings.Contains(string(text), "--bind-fd ") {
-		e.lacks = append(e.lacks, "no mounts of contracts (bubblewrap 0.10)")
-		e.noMounts = true
 	}
 	return nil
 }

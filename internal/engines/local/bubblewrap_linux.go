@@ -106,7 +106,8 @@ func bubblewrapRemedy(how ended) string {
 	return ""
 }
 
-// room is what bwrap made: namespaces, with a first process that collects orphans and one that waits and does nothing.
+// room is what bwrap made: namespaces, with a first process that collects orphans and one that waits. Both have a filter
+// of system calls that allows just that.
 type room struct {
 	outer int   // bwrap as it was started, a child of this process
 	first int   // its child, the first process in the pid namespace
@@ -118,11 +119,9 @@ type room struct {
 // roomTime bounds how long bwrap may take.
 const roomTime = 20 * time.Second
 
-// waiting is what is run in the room until it is not needed any more: it says that all is there, and waits.
-var waitingArgv = []string{"/bin/sh", "-c", "echo up; read _"}
-
-// bubblewrapArgv is how bwrap is called: nobody else calls it so.
-var bubblewrapArgv = append([]string{"bwrap", "--args", "4", "--"}, waitingArgv...)
+// bubblewrapArgv is how bwrap is called: nobody else calls it so. What it executes says that all is there, and waits. It is ours,
+// because it is executed without the limits of a tool: what is in the room otherwise, a shell too, a contract may have put there.
+var bubblewrapArgv = []string{"bwrap", "--args", "4", "--", sandbox.Hold}
 
 // endStrays ends what bwrap leaves that was killed while it made a room: its child waits for a word from it, and does not end
 // with it yet. Its parent is no bwrap any more.
@@ -388,6 +387,17 @@ func (b *bubblewrap) list(p *sandbox.Plan) error {
 		}
 		b.add(option, source, bind.At())
 	}
+	// Last, so that nothing is mounted over it.
+	hold, err := engines.MemoryFile("hold", sandbox.HoldProgram())
+	if err != nil {
+		return err
+	}
+	b.add("--perms", "0755", "--ro-bind-data", b.pass(hold), sandbox.Hold)
+	filter, err := engines.MemoryFile("filter", sandbox.HoldFilter())
+	if err != nil {
+		return err
+	}
+	b.add("--seccomp", b.pass(filter))
 	b.add("--remount-ro", "/", "--chdir", "/")
 	return nil
 }

@@ -11,7 +11,33 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/praxis-sdk/executor/internal/contracts"
+	"github.com/praxis-sdk/executor/internal/engines"
 )
+
+// withCaches is a job that has named caches.
+func withCaches(j *engines.Job, caches ...contracts.CacheMount) *engines.Job {
+	j.Spec.Common().CacheMounts = caches
+	return j
+}
+
+// What bwrap executes is none of the contract's business: not the shell that it put into a cache, and not its libraries.
+func TestWhatBubblewrapExecutes(t *testing.T) {
+	e := newEngine(t, in(t, TierBubblewrap))
+	evil := func(at string) contracts.CacheMount { return contracts.CacheMount{Name: "evil", Path: at} }
+	run(t, e, withCaches(shell(`cp -L /bin/sh ~/c/real; printf '#!/usr/bin/real\necho was here >/usr/bin/evidence\necho up\nread _\n' >~/c/sh; chmod +x ~/c/sh`), evil("~/c")))
+	for _, at := range []string{"/usr/bin"} {
+		var stdout strings.Builder
+		if _, err := e.Run(t.Context(), withCaches(job("/usr/bin/real", "-c", "echo ran"), evil(at)), &stdout, nil); err != nil || stdout.String() != "ran\n" {
+			t.Errorf("with a cache over %s the tool printed %q, %v", at, stdout.String(), err)
+		}
+		if got, _ := output(t, e, withCaches(shell("cat ~/c/evidence 2>/dev/null"), evil("~/c"))); got != "" {
+			t.Errorf("with a cache over %s the shell of the contract %s", at, got)
+		}
+	}
+	if got := run(t, e, withCaches(tool(t, "out:ran"), contracts.CacheMount{Name: "empty", Path: "/usr"})); got != "ran" {
+		t.Errorf("where there is neither a shell nor a library the tool printed %q", got)
+	}
+}
 
 // Whatever a contract has is mounted as it was looked at, its own directory too: a bwrap that cannot is none.
 func TestBubblewrapThatIsTooOld(t *testing.T) {

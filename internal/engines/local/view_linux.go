@@ -196,7 +196,7 @@ var reserved = []string{"/", "/proc", "/dev", "/run", "/etc", sandbox.Home, sand
 
 // showable says whether a contract's directory can be shown as it is called outside.
 func showable(c *contracts.Contract, dir, resolved string, roots, secrets []string) error {
-	if slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/") || strings.HasPrefix(dir, sandbox.Home+"/") && strings.HasPrefix(dir, sandbox.ArgsFile) {
+	if slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/") || within(sandbox.Ours, dir) || strings.HasPrefix(dir, sandbox.Home+"/") && strings.HasPrefix(dir, sandbox.ArgsFile) {
 		return contracts.Errorf(contracts.SpawnFailed, "the directory %s of the contract cannot be shown to a tool in a sandbox, where %s is another one; keep tools in a directory of their own", dir, dir)
 	}
 	if secret := engines.WithinSecret(secrets, dir); secret != "" {

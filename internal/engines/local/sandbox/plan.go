@@ -11,6 +11,7 @@
 //	limits.go     what bounds each process of a tool
 //	spawn.go      starts a tool that has no first process of ours above it:
 //	enter.go      in namespaces that another program has made
+//	hold.go       what that program executes in them
 //	landlock.go   in those of the host, with fewer rights
 //
 // A sandbox is a process that was forked and never executes another program: it makes the system calls of a list that was

@@ -93,6 +93,9 @@ func (s *server) attempt(run int, output *record) (report Report, err error) {
 	spec.MemoryLimit, spec.PidsLimit = contracts.Size(s.order.Memory), s.order.Pids
 	if s.order.Cache {
 		spec.CacheMounts = contracts.CacheMounts{{Name: cacheName, Path: "~/cache"}}
+		if s.order.Inside != "" && run > 1 {
+			spec.CacheMounts = append(spec.CacheMounts, contracts.CacheMount{Name: cacheName + "-inside", Path: "~/cache/" + s.order.Inside})
+		}
 	}
 	job.Args = map[string]any{"run": run}
 	for name, value := range s.order.Args {

@@ -370,10 +370,13 @@ func (b *bubblewrap) list(p *sandbox.Plan) error {
 	for _, l := range p.Links {
 		b.add("--symlink", l.Text, l.Path)
 	}
-	binds := slices.Clone(p.Binds)
-	slices.SortStableFunc(binds, func(a, b sandbox.Bind) int { return strings.Compare(a.At(), b.At()) }) // what is inside comes later
-	for _, bind := range binds {
-		option, source := "--ro-bind", bind.Source
+	aside := 0
+	for _, bind := range p.Sorted() {
+		option, source, at := "--ro-bind", bind.Source, bind.At()
+		if p.Inside(bind) { // bwrap would follow links that tools left there
+			at = sandbox.Aside(aside)
+			aside++
+		}
 		if bind.Write {
 			option = "--bind"
 		}
@@ -385,7 +388,7 @@ func (b *bubblewrap) list(p *sandbox.Plan) error {
 			option += "-fd"
 			source = b.pass(os.NewFile(uintptr(fd), bind.Source))
 		}
-		b.add(option, source, bind.At())
+		b.add(option, source, at)
 	}
 	// Last, so that nothing is mounted over it.
 	hold, err := engines.MemoryFile("hold", sandbox.HoldProgram())

@@ -150,6 +150,8 @@ func (a *attempt) set(key, value string) (err error) {
 		a.order.Network = value
 	case key == "cache" && value == "yes":
 		a.order.Cache = true
+	case key == "cache_inside":
+		a.order.Inside = value
 	case key == "executor" && value == "killed":
 		a.killed = true
 	case key == "ends" && value == "oom_killed":

@@ -26,7 +26,8 @@ type Order struct {
 	Timeout time.Duration
 	Memory  int64
 	Pids    int64
-	Cache   bool // a named cache at ~/cache
+	Cache   bool   // a named cache at ~/cache
+	Inside  string // where another one is in that, but for the first run; "": there is none
 	Network string
 
 	Victim string // the secret of another run, which goes on meanwhile

@@ -94,6 +94,9 @@ func (s *server) attempt(run int, output *record) (report Report, err error) {
 	spec.Network = s.order.Network
 	if s.order.Cache {
 		spec.CacheMounts = contracts.CacheMounts{{Name: cacheName, Path: "~/cache"}}
+		if s.order.Inside != "" && run > 1 {
+			spec.CacheMounts = append(spec.CacheMounts, contracts.CacheMount{Name: cacheName + "-inside", Path: "~/cache/" + s.order.Inside})
+		}
 	}
 	job.Args = map[string]any{"run": run}
 	for name, value := range s.order.Args {

@@ -52,8 +52,9 @@ func findBubblewrap(places []string) (string, error) {
 	return "", fmt.Errorf("there is no bwrap in %s: run apt-get install bubblewrap, or dnf install bubblewrap", strings.Join(places, ", "))
 }
 
-// bubblewrapNeeds are the options that have not always been there: since 0.7.0.
-var bubblewrapNeeds = []string{"--json-status-fd", "--perms", "--size", "--unshare-cgroup", "--clearenv"}
+// bubblewrapNeeds are the options that have not always been there: the last since 0.10, and in the 0.8 and 0.9 of distributions that
+// mended CVE-2024-42472. What a contract names must be what was looked at when it is mounted, its own directory too.
+var bubblewrapNeeds = []string{"--json-status-fd", "--perms", "--size", "--unshare-cgroup", "--clearenv", "--bind-fd"}
 
 // prepareBubblewrap makes the engine run tools in namespaces that bwrap makes.
 func (e *Engine) prepareBubblewrap() error {
@@ -69,7 +70,7 @@ func (e *Engine) prepareBubblewrap() error {
 	}
 	for _, option := range bubblewrapNeeds {
 		if !strings.Contains(string(text), option+" ") {
-			return fmt.Errorf("%s has no option %s: it needs bubblewrap 0.7.0 or later", program, option)
+			return fmt.Errorf("%s has no option %s: it needs bubblewrap 0.10 or later, or the 0.8 or 0.9 of a distribution that keeps it mended, as Debian 12 does; update it, or install a newer one", program, option)
 		}
 	}
 	if err := e.prepareNamespaces(); err != nil {
@@ -83,10 +84,6 @@ func (e *Engine) prepareBubblewrap() error {
 	e.detail = "by " + program
 	if version, err := exec.Command(program, "--version").Output(); err == nil {
 		e.detail = strings.TrimSpace(string(version)) + ", " + program
-	}
-	if !strings.Contains(string(text), "--bind-fd ") {
-		e.lacks = append(e.lacks, "no mounts of contracts (bubblewrap 0.10)")
-		e.noMounts = true
 	}
 	return nil
 }
@@ -109,7 +106,8 @@ func bubblewrapRemedy(how ended) string {
 	return ""
 }
 
-// room is what bwrap made: namespaces, with a first process that collects orphans and one that waits and does nothing.
+// room is what bwrap made: namespaces, with a first process that collects orphans and one that waits. Both have a filter
+// of system calls that allows just that.
 type room struct {
 	outer int   // bwrap as it was started, a child of this process
 	first int   // its child, the first process in the pid namespace
@@ -121,11 +119,9 @@ type room struct {
 // roomTime bounds how long bwrap may take.
 const roomTime = 20 * time.Second
 
-// waiting is what is run in the room until it is not needed any more: it says that all is there, and waits.
-var waitingArgv = []string{"/bin/sh", "-c", "echo up; read _"}
-
-// bubblewrapArgv is how bwrap is called: nobody else calls it so.
-var bubblewrapArgv = append([]string{"bwrap", "--args", "4", "--"}, waitingArgv...)
+// bubblewrapArgv is how bwrap is called: nobody else calls it so. What it executes says that all is there, and waits. It is ours,
+// because it is executed without the limits of a tool: what is in the room otherwise, a shell too, a contract may have put there.
+var bubblewrapArgv = []string{"bwrap", "--args", "4", "--", sandbox.Hold}
 
 // endStrays ends what bwrap leaves that was killed while it made a room: its child waits for a word from it, and does not end
 // with it yet. Its parent is no bwrap any more.
@@ -374,10 +370,13 @@ func (b *bubblewrap) list(p *sandbox.Plan) error {
 	for _, l := range p.Links {
 		b.add("--symlink", l.Text, l.Path)
 	}
-	binds := slices.Clone(p.Binds)
-	slices.SortStableFunc(binds, func(a, b sandbox.Bind) int { return strings.Compare(a.At(), b.At()) }) // what is inside comes later
-	for _, bind := range binds {
-		option, source := "--ro-bind", bind.Source
+	aside := 0
+	for _, bind := range p.Sorted() {
+		option, source, at := "--ro-bind", bind.Source, bind.At()
+		if p.Inside(bind) { // bwrap would follow links that tools left there
+			at = sandbox.Aside(aside)
+			aside++
+		}
 		if bind.Write {
 			option = "--bind"
 		}
@@ -389,8 +388,19 @@ func (b *bubblewrap) list(p *sandbox.Plan) error {
 			option += "-fd"
 			source = b.pass(os.NewFile(uintptr(fd), bind.Source))
 		}
-		b.add(option, source, bind.At())
+		b.add(option, source, at)
 	}
+	// Last, so that nothing is mounted over it.
+	hold, err := engines.MemoryFile("hold", sandbox.HoldProgram())
+	if err != nil {
+		return err
+	}
+	b.add("--perms", "0755", "--ro-bind-data", b.pass(hold), sandbox.Hold)
+	filter, err := engines.MemoryFile("filter", sandbox.HoldFilter())
+	if err != nil {
+		return err
+	}
+	b.add("--seccomp", b.pass(filter))
 	b.add("--remount-ro", "/", "--chdir", "/")
 	return nil
 }

@@ -49,20 +49,19 @@ var _ engines.Engine = (*Engine)(nil)
 
 // Engine is the local engine. Close ends its helpers and removes its directory.
 type Engine struct {
-	config   Config
-	log      zerolog.Logger
-	space    *space
-	shims    *supervisor
-	tier     string
-	probing  bool     // tiers are tried
-	weaker   []string // why no stronger one is used
-	detail   string   // by what the tier is enforced
-	lacks    []string // what it cannot do here that it can elsewhere
-	noMounts bool     // of contracts
-	view     *view    // what all tools see; nil: everything
-	cgroups  *groups  // nil: there are none
-	bare     bare     // for runs without a sandbox, where others have one
-	closing  sync.Once
+	config  Config
+	log     zerolog.Logger
+	space   *space
+	shims   *supervisor
+	tier    string
+	probing bool     // tiers are tried
+	weaker  []string // why no stronger one is used
+	detail  string   // by what the tier is enforced
+	lacks   []string // what it cannot do here that it can elsewhere
+	view    *view    // what all tools see; nil: everything
+	cgroups *groups  // nil: there are none
+	bare    bare     // for runs without a sandbox, where others have one
+	closing sync.Once
 }
 
 // New makes the engine: it creates its directory below config.DataDir and removes what dead executors left there. A
@@ -160,7 +159,6 @@ func (e *Engine) cannot(c *contracts.Contract, spec *contracts.LocalSpec) (list 
 		e.without(pidsController):   spec.PidsLimit != 0 && (ordinary || !e.limits(pidsController)),
 		"sandbox: " + spec.Sandbox:  e.tooWeak(spec),
 		"mounts":                    ordinary && len(spec.Mounts) > 0,
-		"mounts, for which bubblewrap 0.10 or later is needed":                                              e.noMounts && !ordinary && len(spec.Mounts) > 0,
 		"mounts elsewhere than where they are: there is no view of files that could differ from the host's": links && !ordinary && slices.ContainsFunc(spec.Mounts, func(m contracts.Mount) bool { return sameElsewhere(c, m) }),
 		"network: " + spec.Network:     spec.Network != "" && spec.Network != "host" && (ordinary || spec.Network != "none"),
 		"cache_mounts outside of HOME": links && slices.ContainsFunc(spec.CacheMounts, func(c contracts.CacheMount) bool { return !strings.HasPrefix(c.Path, "~/") }),

@@ -361,9 +361,9 @@ func TestBubblewrapThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := shell("true")
-	j.Spec.Common().Mounts = contracts.Mounts{{Source: filepath.Join(dir, "file"), Target: "/usr/there/is/none"}}
+	j.Spec.Common().Mounts = contracts.Mounts{{Source: filepath.Join(dir, "file"), Target: "/etc/passwd/none"}}
 	_, err := e.Run(t.Context(), j, nil, nil)
-	if errorCode(err) != contracts.SpawnFailed || !strings.Contains(err.Error(), "bwrap says: ") || !strings.Contains(err.Error(), "Read-only file system") {
+	if errorCode(err) != contracts.SpawnFailed || !strings.Contains(err.Error(), "bwrap says: ") || !strings.Contains(err.Error(), "Not a directory") {
 		t.Errorf("Run returned %v", err)
 	}
 	run(t, e, shell("true"))

@@ -138,9 +138,10 @@ func testSandboxShowsNothingElse(t *testing.T, tier string) {
 		{"no file of the host's users", "grep -c . /etc/passwd; ls /etc/shadow /root /home /sys /var/lib 2>/dev/null", "3\n"},
 		{"nothing of the first process", map[string]string{
 			TierNamespaces: "cat /proc/1/environ /proc/1/mem /proc/1/maps 2>/dev/null; ls /proc/1/fd /proc/1/root 2>/dev/null",
-			// It is bwrap, and the second is a shell that waits: they have nothing to hide, and cannot be changed.
+			// It is bwrap, and the second is ours and waits: they have nothing to hide, and cannot be changed.
 			TierBubblewrap: "cat /proc/[12]/environ | tr '\\0' '\\n' | grep -v ^PWD=/; (echo x >/proc/1/mem) 2>/dev/null && echo memory; (echo x >/proc/2/mem) 2>/dev/null && echo memory; readlink /proc/[12]/fd/* | grep -v ^pipe: | grep -v ^anon_inode:",
 		}[tier], ""},
+		{"nobody without a filter", "grep -h Seccomp: /proc/[0-9]*/status | sort -u", "Seccomp:\t2\n"},
 		{"its environment", "grep -l only-for-the-executor /proc/*/environ 2>/dev/null", ""},
 		{"descriptors", "ls /proc/self/fd", "0\n1\n2\n3\n"}, // 3 is the directory that it reads
 		{"read-only", `for f in / /usr /etc /dev /run /proc/sys/kernel; do touch $f/x 2>/dev/null && echo $f; done; (echo x >$ARGS_FILE) 2>/dev/null && echo args; (echo x >/proc/sys/kernel/core_pattern) 2>/dev/null && echo core`, ""},

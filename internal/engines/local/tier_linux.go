@@ -80,7 +80,7 @@ func (e *Engine) choose() error {
 			}
 			return nil
 		}
-		e.tier, e.view, e.detail, e.lacks, e.noMounts = "", nil, "", nil, false
+		e.tier, e.view, e.detail, e.lacks = "", nil, "", nil
 		e.space.ordinary()
 		reasons = append(reasons, fmt.Sprintf("the sandbox %s does not work here: %s", t.name, err))
 	}

@@ -99,15 +99,18 @@ func (v *view) forRun(c *contracts.Contract, spec *contracts.LocalSpec, space *s
 		show(sandbox.Bind{Source: work.argsFile, Target: sandbox.ArgsFile})
 	}
 	for _, cache := range spec.CacheMounts {
-		store, err := space.cache(cache.Name)
-		if err != nil {
-			return nil, contracts.Errorf(contracts.EngineUnavailable, "make the cache %s: %s", cache.Name, err)
-		}
 		at := cache.Path
 		if below, home := strings.CutPrefix(at, "~/"); home {
 			at = filepath.Join(sandbox.Home, below)
 		}
-		show(sandbox.Bind{Source: store, Target: at, Write: true})
+		if err := run.free("cache_mounts", at); err != nil {
+			return nil, err
+		}
+		store, err := space.cache(cache.Name)
+		if err != nil {
+			return nil, contracts.Errorf(contracts.EngineUnavailable, "make the cache %s: %s", cache.Name, err)
+		}
+		show(sandbox.Bind{Source: store, Target: run.follow(at), Write: true})
 	}
 	run.cover(config.Secrets, plan.Root)
 	return run, nil
@@ -120,7 +123,7 @@ func (v *view) showContract(c *contracts.Contract, spec *contracts.LocalSpec, co
 		if err != nil {
 			return err
 		}
-		v.plan.Binds = append(v.plan.Binds, sandbox.Bind{Source: source, Target: m.Target, Write: writable, Exact: true})
+		v.plan.Binds = append(v.plan.Binds, sandbox.Bind{Source: source, Target: v.follow(m.Target), Write: writable, Exact: true})
 	}
 	dirs := []string{c.BaseDir}
 	if spec.Cwd != "" && filepath.IsAbs(spec.Cwd) {
@@ -146,7 +149,7 @@ func (v *view) showContract(c *contracts.Contract, spec *contracts.LocalSpec, co
 			}
 			return err
 		}
-		v.plan.Binds = append(v.plan.Binds, sandbox.Bind{Source: resolved, Target: dir, Exact: true})
+		v.plan.Binds = append(v.plan.Binds, sandbox.Bind{Source: resolved, Target: v.follow(dir), Exact: true})
 	}
 	return nil
 }
@@ -196,7 +199,7 @@ var reserved = []string{"/", "/proc", "/dev", "/run", "/etc", sandbox.Home, sand
 
 // showable says whether a contract's directory can be shown as it is called outside.
 func (v *view) showable(c *contracts.Contract, dir, resolved string, roots, secrets []string) error {
-	taken := slices.Contains(reserved, dir) || strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/dev/")
+	taken := slices.Contains(reserved, dir) || isKept(dir)
 	switch {
 	case taken && v.inPlace && dir != sandbox.Home: // else "cwd: /" would show everything
 		return contracts.Errorf(contracts.SpawnFailed, "the directory %s of the contract holds more of the host than a tool in a sandbox is to see; keep tools in a directory of their own", dir)
@@ -228,10 +231,22 @@ func (v *view) mountSource(c *contracts.Contract, m contracts.Mount, roots, secr
 	if err != nil {
 		return "", false, err
 	}
-	if !v.inPlace && slices.Contains(reserved, m.Target) && m.Target != sandbox.Temp {
-		return "", false, contracts.Errorf(contracts.SpawnFailed, "mounts: %s has its place in the sandbox already; mount %s elsewhere", m.Target, m.Source)
+	return source, writable, v.free("mounts", m.Target)
+}
+
+// isKept reports whether a place is in what a sandbox has of its own: the kernel's directories, in which paths lead out of all
+// that is mounted, and ours.
+func isKept(at string) bool {
+	return within("/proc", at) || within("/dev", at) || within(sandbox.Ours, at) || within(sandbox.ArgsFile, at)
+}
+
+// free says whether something of a contract can be at a place in the sandbox.
+func (v *view) free(what, target string) error {
+	at := v.follow(target)
+	if !v.inPlace && (slices.Contains(reserved, at) && at != sandbox.Temp || isKept(at)) {
+		return contracts.Errorf(contracts.SpawnFailed, "%s: %s is in the place of something that every sandbox has; name another one, as a directory in %s, /opt or /srv", what, target, sandbox.Home)
 	}
-	return source, writable, nil
+	return nil
 }
 
 // outside is where a path that the tool sees is outside. Links that the sandbox has itself are followed, others are not.
@@ -243,16 +258,7 @@ func (v *view) outside(path string) (string, bool) {
 	if slices.Contains(v.parts, path) {
 		return path, true
 	}
-	for _, l := range v.plan.Links {
-		if rest, ok := strings.CutPrefix(path+"/", l.Path+"/"); ok {
-			text := l.Text
-			if !filepath.IsAbs(text) {
-				text = filepath.Join(filepath.Dir(l.Path), text)
-			}
-			path = filepath.Join(text, rest)
-			break
-		}
-	}
+	path = v.follow(path)
 	best, found := sandbox.Bind{}, false
 	for _, b := range v.plan.Binds {
 		if within(b.At(), path) && (!found || len(b.At()) >= len(best.At())) {
@@ -264,6 +270,20 @@ func (v *view) outside(path string) (string, bool) {
 	}
 	rest, _ := filepath.Rel(best.At(), path)
 	return filepath.Join(best.Source, rest), true
+}
+
+// follow is where a path leads by a link that the sandbox has itself.
+func (v *view) follow(path string) string {
+	for _, l := range v.plan.Links {
+		if rest, ok := strings.CutPrefix(path+"/", l.Path+"/"); ok {
+			text := l.Text
+			if !filepath.IsAbs(text) {
+				text = filepath.Join(filepath.Dir(l.Path), text)
+			}
+			return filepath.Join(text, rest)
+		}
+	}
+	return path
 }
 
 func within(dir, path string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }

@@ -75,8 +75,7 @@ func (p *Plan) setUp(e ends) (c *calls, has enters, err error) {
 
 	// What is mounted or unmounted on the host later is not seen here, nor the other way round.
 	c.add("make mounts private", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
-	binds := slices.Clone(p.Binds)
-	slices.SortStableFunc(binds, func(a, b Bind) int { return strings.Compare(a.At(), b.At()) }) // what is inside comes later
+	binds := p.Sorted()
 	var trees []kept
 	for _, b := range binds {
 		open := c.tree
@@ -174,14 +173,7 @@ func (p *Plan) setUp(e ends) (c *calls, has enters, err error) {
 		c.add("make "+l.Path, unix.SYS_SYMLINKAT, l.Text, atCwd, l.Path)
 	}
 	for i, b := range binds {
-		at := b.At()
-		if info, err := os.Stat(b.Source); err == nil && !info.IsDir() {
-			c.directory(made, path.Dir(at))
-			c.add("make "+at, unix.SYS_MKNODAT, atCwd, at, unix.S_IFREG|0o644, 0).mode = mayFail // there already; else the next fails
-		} else {
-			c.directory(made, at)
-		}
-		c.place(at, at, trees[i])
+		c.put(made, b, trees[i])
 	}
 	c.attributes("/", 0, 0, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	c.add("set the umask", unix.SYS_UMASK, 0o022)
@@ -264,9 +256,7 @@ func (c *calls) tree(source string) (kept, error) {
 
 // exactTree is tree for a path without symbolic links.
 func (c *calls) exactTree(source string) (kept, error) {
-	how := []unix.OpenHow{{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}}
-	c.pins = append(c.pins, how)
-	c.add("open "+source, unix.SYS_OPENAT2, atCwd, source, uintptr(unsafe.Pointer(&how[0])), unsafe.Sizeof(how[0]))
+	c.openExact("open "+source, source)
 	place, err := c.keepTree()
 	if err != nil {
 		return 0, err
@@ -280,6 +270,30 @@ var errTooMany = errors.New("there are too many mounts in it")
 // place mounts it.
 func (c *calls) place(what, at string, tree kept) *call {
 	return c.add("mount "+what, unix.SYS_MOVE_MOUNT, tree, "", atCwd, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// put mounts it where a bind says. The place may be in what tools write to: links that they left there are not followed, because
+// something else would be where it leads than everybody reckons with who knows the plan.
+func (c *calls) put(made map[string]bool, b Bind, tree kept) {
+	at := b.At()
+	if info, err := os.Stat(b.Source); err == nil && !info.IsDir() {
+		c.directory(made, path.Dir(at))
+		c.add("make "+at, unix.SYS_MKNODAT, atCwd, at, unix.S_IFREG|0o644, 0).mode = mayFail // there already; else the next fails
+	} else {
+		c.directory(made, at)
+	}
+	c.openExact("mount "+at, at)
+	place := c.keep()
+	c.add("mount "+at, unix.SYS_MOVE_MOUNT, tree, "", place, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	c.add("close "+at, unix.SYS_CLOSE, place)
+	c.kept-- // its number serves the next
+}
+
+// openExact opens a path without symbolic links.
+func (c *calls) openExact(what, file string) {
+	how := []unix.OpenHow{{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}}
+	c.pins = append(c.pins, how)
+	c.add(what, unix.SYS_OPENAT2, atCwd, file, uintptr(unsafe.Pointer(&how[0])), unsafe.Sizeof(how[0]))
 }
 
 // attributes sets flags of a mount.

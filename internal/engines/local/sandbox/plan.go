@@ -11,6 +11,7 @@
 //	limits.go     what bounds each process of a tool
 //	spawn.go      starts a tool that has no first process of ours above it:
 //	enter.go      in namespaces that another program has made
+//	hold.go       what that program executes in them
 //	landlock.go   in those of the host, with fewer rights
 //
 // A sandbox is a process that was forked and never executes another program: it makes the system calls of a list that was
@@ -20,7 +21,9 @@ package sandbox
 
 import (
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // Where tools find what is made for them.
@@ -71,6 +74,23 @@ func (b Bind) At() string {
 	}
 	return b.Target
 }
+
+// Sorted are the binds as they are made: what is inside of another one comes later.
+func (p *Plan) Sorted() []Bind {
+	binds := slices.Clone(p.Binds)
+	slices.SortStableFunc(binds, func(a, b Bind) int { return strings.Compare(a.At(), b.At()) })
+	return binds
+}
+
+// Inside reports whether a bind is in the place of another one.
+func (p *Plan) Inside(b Bind) bool {
+	return slices.ContainsFunc(p.Binds, func(other Bind) bool {
+		return strings.HasPrefix(b.At(), strings.TrimSuffix(other.At(), "/")+"/")
+	})
+}
+
+// Aside is where another program mounts what is inside of another bind, by its number among these: Enter puts it where it belongs.
+func Aside(n int) string { return Ours + "/" + strconv.Itoa(n) }
 
 // Encode writes a plan as strings, which may hold any bytes.
 func (p *Plan) Encode() []string {

@@ -9,3 +9,5 @@ const (
 )
 
 var deniedHere, lasting []uint32
+
+var holdCode []byte

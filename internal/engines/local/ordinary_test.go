@@ -3,6 +3,7 @@
 package local
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -112,7 +113,8 @@ func filesOf(s *space) []string { return files(&Engine{space: s}) }
 // A directory for runs without a sandbox that cannot be made is the engine's failure, not the tool's.
 func TestSandboxNoneWithoutADirectory(t *testing.T) {
 	e := newEngine(t, sandboxed(t))
-	if err := os.WriteFile(filepath.Join(e.config.DataDir, bareCaches), nil, 0o600); err != nil {
+	caches := filepath.Join(e.config.DataDir, bareCaches)
+	if err := errors.Join(os.Remove(caches), os.WriteFile(caches, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := e.Run(t.Context(), unsandboxed("true"), nil, nil); errorCode(err) != contracts.EngineUnavailable {

@@ -95,7 +95,7 @@ policy: {mounts: ["%s:rw"]}
 	const read = `find "$@" -type f ! -path '*/caches*' -exec cat {} + 2>/dev/null; exit 0`
 	look := func(t *testing.T, c *client.Client, secrets map[string]string, where ...string) {
 		t.Helper()
-		spec := contracts.LocalSpec{CommonSpec: contracts.CommonSpec{Mounts: contracts.Mounts{{Source: world, Target: "/mnt", Mode: "rw"}}}}
+		spec := contracts.LocalSpec{CommonSpec: contracts.CommonSpec{Mounts: contracts.Mounts{{Source: world, Target: "/mnt"}}}}
 		result := wait(t, begin(t, c, localRun(spec, append([]string{"/bin/sh", "-c", read, "sh"}, where...)...)))
 		if result.Status != contracts.Succeeded || result.Isolation.Tier != local.TierNamespaces {
 			t.Fatalf("%+v", result)
@@ -112,11 +112,16 @@ policy: {mounts: ["%s:rw"]}
 	}
 	t.Run("dev", func(t *testing.T) { look(t, c, secrets, "/mnt", in("etc")) })
 	t.Run("mounted by name", func(t *testing.T) {
-		for _, source := range []string{"data", "data/nats", "data/token", "etc/executor.yaml", "state/executor/dev.url"} {
-			spec := contracts.LocalSpec{CommonSpec: contracts.CommonSpec{Mounts: contracts.Mounts{{Source: in(source), Target: "/mnt"}}}}
+		mounts := contracts.Mounts{
+			{Source: in("data")}, {Source: in("data/nats")}, {Source: in("data/token")}, {Source: in("etc/executor.yaml")}, {Source: in("state/executor/dev.url")},
+			{Source: world, Mode: "rw"}, {Source: in("etc"), Mode: "rw"}, // where a tool could put its own in the place of what is there
+		}
+		for _, m := range mounts {
+			m.Target = "/mnt"
+			spec := contracts.LocalSpec{CommonSpec: contracts.CommonSpec{Mounts: contracts.Mounts{m}}}
 			result := wait(t, begin(t, c, localRun(spec, "/bin/true")))
 			if result.Status != contracts.Rejected || result.Error == nil || result.Error.Code != contracts.PolicyDenied {
-				t.Errorf("%s was mounted: %+v", source, result)
+				t.Errorf("%s was mounted: %+v", m.Source, result)
 			}
 		}
 	})

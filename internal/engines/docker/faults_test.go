@@ -217,8 +217,12 @@ func unavailable(t *testing.T, err error, says string) {
 
 func TestDaemonHangs(t *testing.T) {
 	toolIn(t)
-	t.Run("at a socket", func(t *testing.T) { daemonHangs(t, newLink(t)) })
-	t.Run("behind TLS", func(t *testing.T) { daemonHangs(t, newSecureLink(t)) })
+	for name, make := range map[string]func(*testing.T) *link{"at a socket": newLink, "behind TLS": newSecureLink} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they wait
+			daemonHangs(t, make(t))
+		})
+	}
 }
 
 func daemonHangs(t *testing.T, l *link) {

@@ -86,8 +86,12 @@ func TestSecretsAreNotSeen(t *testing.T) {
 		})
 	}
 	t.Run("without secrets all is seen", func(t *testing.T) { // so the test can fail
+		want := 6
+		if os.Geteuid() != 0 {
+			want = 8 // the closed directory is that user's
+		}
 		e := newEngine(t, sandboxed(t), func(c *Config) { c.Sandbox.Paths = append(c.Sandbox.Paths, dir) })
-		if got := run(t, e, job("/bin/sh", "-c", read, "sh", dir+"/a", dir+"/link")); strings.Count(got, "content-of-") != 6 {
+		if got := run(t, e, job("/bin/sh", "-c", read, "sh", dir+"/a", dir+"/link")); strings.Count(got, "content-of-") != want {
 			t.Errorf("it printed %q", got)
 		}
 	})

@@ -136,6 +136,9 @@ func (d *doctor) examine(flags *fleetFlags) {
 const writableTools = "tools that mount this for writing can put contracts or programs there that count as the operator's own"
 
 func (d *doctor) contracts(config configs.Config) {
+	if writable := config.WritableTools(); len(writable) > 0 {
+		d.say(findingWarn, "policy.mounts", strings.Join(writable, ", ")+": "+writableTools, "let tools write elsewhere")
+	}
 	if len(config.Tools.Directories) == 0 {
 		return
 	}
@@ -143,9 +146,6 @@ func (d *doctor) contracts(config configs.Config) {
 	if err := registry.Load(config.Tools.Directories); err != nil {
 		d.say(findingFail, "contracts", err.Error(), "executor validate shows the same; serve does not start until they are right")
 		return
-	}
-	if writable := config.WritableTools(); len(writable) > 0 {
-		d.say(findingWarn, "policy.mounts", strings.Join(writable, ", ")+": "+writableTools, "let tools write elsewhere")
 	}
 	d.say(findingOK, "contracts", fmt.Sprintf("%d in %s", registry.Len(), strings.Join(config.Tools.Directories, ", ")), "")
 }
